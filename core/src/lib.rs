@@ -1,0 +1,7 @@
+//! What origin and edge share: the OCI vocabulary, the contract between them, and the mechanisms both run.
+
+pub mod oci;
+
+pub mod body;
+pub mod cluster;
+pub mod store;

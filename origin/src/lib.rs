@@ -1,0 +1,3 @@
+//! The origin: a full registry that owns the database master.
+
+pub mod metadata;
