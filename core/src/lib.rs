@@ -5,3 +5,5 @@ pub mod oci;
 pub mod body;
 pub mod cluster;
 pub mod store;
+
+pub mod location;

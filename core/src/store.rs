@@ -191,6 +191,26 @@ impl Staged {
         self.hasher.algorithm()
     }
 
+    /// Returns the hasher of the bytes that are staged.
+    pub(crate) const fn hasher(&self) -> &Hasher {
+        &self.hasher
+    }
+
+    /// Returns the digest of the bytes that are staged.
+    pub(crate) fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
+    /// Accounts for bytes up to `size`, which `hasher` has seen.
+    #[must_use]
+    pub(crate) fn advanced(self, size: u64, hasher: Hasher) -> Self {
+        Self {
+            size,
+            hasher,
+            ..self
+        }
+    }
+
     /// Returns the value as it is written down.
     pub fn to_record(&self) -> StagedRecord {
         StagedRecord {

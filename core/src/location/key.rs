@@ -1,0 +1,166 @@
+//! The layout of a location, and of an edge's cache disk: the only place that formats a storage key.
+//!
+//! ```text
+//! <root>/
+//!   format                            what wrote this directory (disks only)
+//!   blobs/<alg>/<2 hex>/<hex>         whole, verified blobs
+//!   uploads/<uuid>                    bytes of a session, on their way to a name
+//!   uploads/<uuid>.tail.<offset>      the end of a session that is too short for a part (object stores only)
+//!   downloads/<alg>.<hex>             what an edge is fetching (disks only)
+//!   quarantine/<alg>.<hex>            what was found not to hash to its name (disks only)
+//! ```
+//!
+//! `blobs/` is the same everywhere, so that stores can copy to each other. A key is made of parsed values only, never of
+//! text a client sent, so it cannot leave its root.
+
+use uuid::Uuid;
+
+use crate::oci::digest::{Algorithm, Digest};
+
+/// The name of a thing that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key<'a> {
+    /// What wrote this directory.
+    Format,
+    /// A whole, verified blob.
+    Blob(&'a Digest),
+    /// The bytes of an upload session.
+    Upload(Uuid),
+    /// The bytes of an upload session from an offset on.
+    UploadTail(Uuid, u64),
+    /// A blob on its way in from somewhere else.
+    Download(&'a Digest),
+    /// A blob that was found not to hash to its name.
+    Quarantined(&'a Digest),
+}
+
+/// A folder of [`Key`]s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Folder {
+    /// Of all blobs.
+    Blobs,
+    /// Of the blobs named by one algorithm.
+    Algorithm(Algorithm),
+    /// Of the blobs of one algorithm whose output begins with a byte.
+    Prefix(Algorithm, u8),
+    /// Of upload sessions.
+    Uploads,
+    /// Of blobs on their way in.
+    Downloads,
+    /// Of damaged blobs.
+    Quarantine,
+}
+
+// === impl Key ===
+
+impl Key<'_> {
+    /// Returns the path below the location's root, its parts separated by `/`.
+    pub fn path(&self) -> String {
+        match self {
+            Self::Format => "format".to_owned(),
+            Self::Blob(digest) => {
+                let folder = Folder::Prefix(digest.algorithm(), digest.output()[0]);
+                format!("{}/{}", folder.path(), digest.hex())
+            }
+            Self::Upload(id) => format!("{}/{id}", Folder::Uploads.path()),
+            Self::UploadTail(id, offset) => {
+                format!("{}/{id}.tail.{offset}", Folder::Uploads.path())
+            }
+            Self::Download(digest) => in_one_folder(Folder::Downloads, digest),
+            Self::Quarantined(digest) => in_one_folder(Folder::Quarantine, digest),
+        }
+    }
+}
+
+fn in_one_folder(folder: Folder, digest: &Digest) -> String {
+    format!("{}/{}.{}", folder.path(), digest.algorithm(), digest.hex())
+}
+
+// === impl Folder ===
+
+impl Folder {
+    /// Returns the path below the location's root, without a slash at its end.
+    pub fn path(&self) -> String {
+        match self {
+            Self::Blobs => "blobs".to_owned(),
+            Self::Algorithm(algorithm) => format!("blobs/{algorithm}"),
+            Self::Prefix(algorithm, byte) => format!("blobs/{algorithm}/{byte:02x}"),
+            Self::Uploads => "uploads".to_owned(),
+            Self::Downloads => "downloads".to_owned(),
+            Self::Quarantine => "quarantine".to_owned(),
+        }
+    }
+
+    /// Returns the digest that a file of this name in this folder is kept under, or none when it is not one of ours.
+    pub fn digest(&self, file_name: &str) -> Option<Digest> {
+        let digest: Digest = match self {
+            Self::Prefix(algorithm, _) => format!("{algorithm}:{file_name}").parse().ok()?,
+            Self::Downloads | Self::Quarantine => file_name.replacen('.', ":", 1).parse().ok()?,
+            Self::Blobs | Self::Algorithm(_) | Self::Uploads => return None,
+        };
+        match self {
+            Self::Prefix(_, byte) if digest.output()[0] != *byte => None,
+            _ => Some(digest),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn draws_the_tree() {
+        let digest = Algorithm::Sha256.digest(b"");
+        let hex = digest.hex();
+        let id = Uuid::nil();
+        let check = |key: Key<'_>, expected: String| assert_eq!(key.path(), expected);
+        check(Key::Format, "format".into());
+        check(Key::Blob(&digest), format!("blobs/sha256/e3/{hex}"));
+        check(Key::Upload(id), format!("uploads/{id}"));
+        check(Key::UploadTail(id, 7), format!("uploads/{id}.tail.7"));
+        check(Key::Download(&digest), format!("downloads/sha256.{hex}"));
+        check(
+            Key::Quarantined(&digest),
+            format!("quarantine/sha256.{hex}"),
+        );
+    }
+
+    #[test]
+    fn knows_its_own_files_only() {
+        let digest = Algorithm::Sha512.digest(b"x");
+        let byte = digest.output()[0];
+        let blobs = Folder::Prefix(Algorithm::Sha512, byte);
+        assert_eq!(blobs.digest(&digest.hex()), Some(digest));
+        assert_eq!(
+            Folder::Prefix(Algorithm::Sha512, byte ^ 1).digest(&digest.hex()),
+            None
+        );
+        assert_eq!(
+            Folder::Prefix(Algorithm::Sha256, byte).digest(&digest.hex()),
+            None
+        );
+        assert_eq!(blobs.digest(".nfs0001"), None);
+        assert_eq!(Folder::Uploads.digest(&digest.hex()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_name_leads_back_to_its_digest(content: Vec<u8>, sha512: bool) {
+            let algorithm = if sha512 { Algorithm::Sha512 } else { Algorithm::Sha256 };
+            let digest = algorithm.digest(&content);
+            let cases = [
+                (Folder::Prefix(algorithm, digest.output()[0]), Key::Blob(&digest)),
+                (Folder::Downloads, Key::Download(&digest)),
+                (Folder::Quarantine, Key::Quarantined(&digest)),
+            ];
+            for (folder, key) in cases {
+                let path = key.path();
+                let (parent, name) = path.rsplit_once('/').unwrap();
+                prop_assert_eq!(parent, folder.path());
+                prop_assert_eq!(folder.digest(name), Some(digest));
+            }
+        }
+    }
+}

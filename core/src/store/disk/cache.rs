@@ -1,0 +1,279 @@
+//! What an edge needs of its cache disk beside the seam: open files, files that grow, and a walk over what is here.
+//!
+//! Everything here blocks for as long as the file system does, so long calls ([`Disk::publish`], [`Disk::entries`],
+//! [`BlobFile::verify`]) belong on a blocking thread.
+//!
+//! Invariant: at most one [`Partial`] of a digest is open at a time, in any process; it is locked like a session's file.
+//! Crash: a partial stays, whatever had been written to it, and is found by [`Disk::partials`]; its bytes are durable only
+//! up to the last [`Partial::sync`], and nothing is known about holes in them.
+
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tokio::task::spawn_blocking;
+
+use crate::body::Body;
+use crate::location::key::{Folder, Key};
+use crate::oci::digest::{Algorithm, Digest, Hasher};
+
+use super::{Disk, HASH_READ_BYTES, durable, open_locked};
+
+/// How much of a blob is read at once when it is sent.
+const READ_BYTES: usize = 256 << 10;
+
+/// A blob, open for reading; it can be read to its end also after it was deleted.
+#[derive(Clone, Debug)]
+pub struct BlobFile {
+    /// The file, which is shared: read it at positions.
+    pub file: Arc<File>,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// A blob that is being brought in: a file with one writer, at any positions, and many readers.
+#[derive(Clone, Debug)]
+pub struct Partial {
+    file: Arc<File>,
+    path: PathBuf,
+    digest: Digest,
+}
+
+/// What a walk over the directory finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name.
+    pub digest: Digest,
+    /// The size of the file in bytes.
+    pub size: u64,
+    /// When it was written.
+    pub modified: SystemTime,
+    /// When it was read last, as far as the file system keeps count.
+    pub accessed: SystemTime,
+}
+
+// === impl Disk ===
+
+impl Disk {
+    /// Opens a blob, or returns none when it is not here.
+    pub fn open_blob(&self, digest: &Digest) -> io::Result<Option<BlobFile>> {
+        let file = match File::open(self.path(Key::Blob(digest))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let size = file.metadata()?.len();
+        Ok(Some(BlobFile {
+            file: Arc::new(file),
+            size,
+        }))
+    }
+
+    /// Deletes a blob; deleting what is not here succeeds.
+    ///
+    /// A crash of the machine may bring it back.
+    pub fn remove_blob(&self, digest: &Digest) -> io::Result<()> {
+        durable::remove(&self.path(Key::Blob(digest)))
+    }
+
+    /// Takes a damaged blob out of service and keeps it for a look, until [`Self::sweep`].
+    pub fn quarantine(&self, digest: &Digest) -> io::Result<()> {
+        let (from, to) = (
+            self.path(Key::Blob(digest)),
+            self.path(Key::Quarantined(digest)),
+        );
+        match durable::rename(&from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Walks over the blobs that are here, in no order, without reading them.
+    pub fn entries(&self) -> impl Iterator<Item = io::Result<Entry>> + use<'_> {
+        let bytes = 0..=u8::MAX;
+        Algorithm::ALL
+            .into_iter()
+            .flat_map(move |algorithm| {
+                bytes
+                    .clone()
+                    .map(move |byte| Folder::Prefix(algorithm, byte))
+            })
+            .flat_map(|folder| self.list(folder))
+    }
+
+    /// Opens the partial of a digest, empty or as an earlier process left it; fails with `WouldBlock` while it is open.
+    pub fn partial(&self, digest: &Digest) -> io::Result<Partial> {
+        let path = self.path(Key::Download(digest));
+        let (file, _size) = open_locked(&path, true)?;
+        Ok(Partial {
+            file: Arc::new(file),
+            path,
+            digest: *digest,
+        })
+    }
+
+    /// Walks over the partials that are here, open ones included.
+    pub fn partials(&self) -> impl Iterator<Item = io::Result<Entry>> + use<'_> {
+        self.list(Folder::Downloads)
+    }
+
+    /// Deletes a partial that is not open.
+    pub fn remove_partial(&self, digest: &Digest) -> io::Result<()> {
+        durable::remove(&self.path(Key::Download(digest)))
+    }
+
+    /// Makes a partial durable and gives it its name; the caller has hashed every byte of it.
+    ///
+    /// Readers of the partial go on reading the same file.
+    pub fn publish(&self, partial: &Partial) -> io::Result<BlobFile> {
+        partial.file.sync_data()?;
+        durable::rename(&partial.path, &self.path(Key::Blob(&partial.digest)))?;
+        let size = partial.file.metadata()?.len();
+        Ok(BlobFile {
+            file: Arc::clone(&partial.file),
+            size,
+        })
+    }
+
+    fn list(&self, folder: Folder) -> impl Iterator<Item = io::Result<Entry>> + use<> {
+        let (listing, failure) = match fs::read_dir(self.root().join(folder.path())) {
+            Ok(listing) => (Some(listing), None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (None, None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        listing
+            .into_iter()
+            .flatten()
+            .filter_map(move |file| entry(folder, file).transpose())
+            .chain(failure)
+    }
+}
+
+/// Returns none for what is not one of our files, or vanished meanwhile.
+fn entry(folder: Folder, file: io::Result<fs::DirEntry>) -> io::Result<Option<Entry>> {
+    let file = file?;
+    let Some(digest) = file
+        .file_name()
+        .to_str()
+        .and_then(|name| folder.digest(name))
+    else {
+        return Ok(None);
+    };
+    let metadata = match file.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        metadata => metadata?,
+    };
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    let modified = metadata.modified()?;
+    Ok(Some(Entry {
+        digest,
+        size: metadata.len(),
+        modified,
+        accessed: metadata.accessed().unwrap_or(modified),
+    }))
+}
+
+/// Hashes a whole file, whatever the position of its cursor.
+pub(super) fn hash(file: &File, mut hasher: Hasher) -> io::Result<Digest> {
+    let mut buffer = vec![0; HASH_READ_BYTES];
+    let mut offset = 0;
+    loop {
+        match file.read_at(&mut buffer, offset) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn read_at(file: &File, left: &Range<u64>) -> io::Result<Bytes> {
+    let size = usize::try_from(left.end - left.start).unwrap_or(usize::MAX);
+    let mut buffer = vec![0; size.min(READ_BYTES)];
+    file.read_exact_at(&mut buffer, left.start)?;
+    Ok(buffer.into())
+}
+
+// === impl BlobFile ===
+
+impl BlobFile {
+    /// Returns the bytes of `range`, which lies within the file.
+    pub fn body(self, range: Range<u64>) -> Body {
+        if range.is_empty() {
+            return Body::empty();
+        }
+        let file = self.file;
+        let frames = stream::try_unfold(range, move |mut left| {
+            let file = Arc::clone(&file);
+            async move {
+                if left.is_empty() {
+                    return Ok(None);
+                }
+                let next = left.clone();
+                let bytes = spawn_blocking(move || read_at(&file, &next))
+                    .await
+                    .map_err(io::Error::other)
+                    .flatten()?;
+                left.start += bytes.len() as u64;
+                Ok(Some((Frame::data(bytes), left)))
+            }
+        });
+        Body::boxed(StreamBody::new(frames))
+    }
+
+    /// Reads the blob and says whether it hashes to `digest`.
+    pub fn verify(&self, digest: &Digest) -> io::Result<bool> {
+        Ok(hash(&self.file, Hasher::new(digest.algorithm()))? == *digest)
+    }
+}
+
+// === impl Partial ===
+
+impl Partial {
+    /// Returns the digest it is to have.
+    pub const fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Returns the file, for reading at positions that were written.
+    pub const fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Returns how long the file is, holes included.
+    pub fn size(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    /// Cuts the file off behind `size` bytes.
+    pub fn truncate(&self, size: u64) -> io::Result<()> {
+        self.file.set_len(size)
+    }
+
+    /// Makes what is written durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Deletes it; readers that have it open can go on.
+    pub fn discard(&self) -> io::Result<()> {
+        durable::remove(&self.path)
+    }
+}
