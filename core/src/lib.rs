@@ -7,3 +7,9 @@ pub mod cluster;
 pub mod store;
 
 pub mod location;
+
+pub mod net;
+pub mod tasks;
+
+pub mod admin;
+pub mod telemetry;
