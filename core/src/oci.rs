@@ -2,6 +2,15 @@
 //!
 //! Invariant: nothing below touches a socket, a file or a clock.
 
+pub mod route;
+
 pub mod digest;
-pub mod error;
 pub mod reference;
+
+pub mod manifest;
+pub mod media;
+
+pub mod multipart;
+pub mod range;
+
+pub mod error;

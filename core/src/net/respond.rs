@@ -49,6 +49,9 @@ pub fn error_response(error: &ApiError) -> Response<Body> {
         let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if let Some(methods) = error.allow() {
+        headers.insert(ALLOW, HeaderValue::from_static(methods));
+    }
     *response.body_mut() = body.into();
     response
 }

@@ -51,6 +51,8 @@ pub enum ErrorCode {
     NotFound,
     /// A request that cannot be understood.
     BadRequest,
+    /// A request that asks for too many things at once.
+    UriTooLong,
     /// A real quota of the client's is used up.
     TooManyRequests,
     /// It cannot be known or done right now; worth trying again.
@@ -68,6 +70,7 @@ pub struct ApiError {
     message: Cow<'static, str>,
     detail: Option<serde_json::Value>,
     retry_after: Option<Duration>,
+    allow: Option<&'static str>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -75,7 +78,7 @@ pub struct ApiError {
 
 impl ErrorCode {
     /// Every code, for tests and documentation.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::BlobUnknown,
         Self::BlobUploadInvalid,
         Self::BlobUploadUnknown,
@@ -95,6 +98,7 @@ impl ErrorCode {
         Self::MethodNotAllowed,
         Self::NotFound,
         Self::BadRequest,
+        Self::UriTooLong,
         Self::TooManyRequests,
         Self::Unavailable,
         Self::InsufficientStorage,
@@ -200,6 +204,11 @@ impl ErrorCode {
                 StatusCode::BAD_REQUEST,
                 "the request cannot be understood",
             ),
+            Self::UriTooLong => (
+                "UNSUPPORTED",
+                StatusCode::URI_TOO_LONG,
+                "the request asks for too many things at once",
+            ),
             Self::TooManyRequests => (
                 "TOOMANYREQUESTS",
                 StatusCode::TOO_MANY_REQUESTS,
@@ -249,6 +258,7 @@ impl ApiError {
             message: Cow::Borrowed(code.default_message()),
             detail: None,
             retry_after: None,
+            allow: None,
             source: None,
         }
     }
@@ -274,6 +284,13 @@ impl ApiError {
         self
     }
 
+    /// Sets the methods that the path has, sent as `Allow`.
+    #[must_use]
+    pub const fn with_allow(mut self, methods: &'static str) -> Self {
+        self.allow = Some(methods);
+        self
+    }
+
     /// Sets the cause, which the log sees and clients do not.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -289,6 +306,11 @@ impl ApiError {
     /// Returns how long the client is asked to wait.
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// Returns the methods that the path has, when it was another.
+    pub const fn allow(&self) -> Option<&'static str> {
+        self.allow
     }
 
     /// Returns the JSON body of the specification.
