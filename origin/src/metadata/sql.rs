@@ -335,3 +335,6 @@ impl Metadata for Sql {
             .await
     }
 }
+
+#[cfg(test)]
+mod tests;

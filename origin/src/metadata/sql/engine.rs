@@ -199,7 +199,7 @@ impl Engine {
             Self::Sqlite => "BEGIN IMMEDIATE",
             // Said, because a server may have another default, and the feed relies on seeing what was committed while
             // waiting for its row.
-            Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+            Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
         }
     }
 
