@@ -1,1 +1,193 @@
-//! x
+//! The edge: answers pulls from the nearest bytes.
+//!
+//! [`Edge::build`] is the composition root, the only place that sees all parts; [`Edge::run`] serves until told to end. A
+//! request goes through the modules in the order in which they are declared.
+//!
+//! Invariants: the edge holds nothing that cannot be fetched again. It starts, is ready and serves what it holds whether or
+//! not the origin answers.
+
+pub mod config;
+pub mod server;
+
+pub mod pull;
+pub mod resolve;
+
+pub mod cache;
+pub mod names;
+
+pub mod download;
+
+pub mod coalesce;
+pub mod forward;
+pub mod source;
+
+pub mod content;
+pub mod metrics;
+pub mod respond;
+pub mod served;
+
+use std::time::Duration;
+
+use outport_core::admin::{self, Readiness};
+use outport_core::net::client::{BadClient, Client};
+use outport_core::net::serve::Server;
+use outport_core::tasks::Tasks;
+use outport_core::telemetry::Metrics;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use cache::Cache;
+use config::Config;
+use download::Downloads;
+use names::Names;
+use pull::Pull;
+use resolve::Resolver;
+use server::Service;
+use source::Origin;
+
+/// An edge, ready to be run.
+#[derive(Debug)]
+pub struct Edge {
+    config: Config,
+    seams: Seams,
+    service: Service,
+}
+
+/// What an edge shares with the process around it.
+#[derive(Clone, Debug, Default)]
+pub struct Seams {
+    /// Where its metrics are registered.
+    pub metrics: Metrics,
+    /// Where it says whether it would serve.
+    pub readiness: Readiness,
+    /// What its tasks run on.
+    pub tasks: Tasks,
+}
+
+/// Where an edge listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub public: TcpListener,
+    /// For operators.
+    pub admin: TcpListener,
+}
+
+/// An edge could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The cache directory cannot be used.
+    #[error("open the cache")]
+    Cache(#[from] outport_core::store::disk::OpenError),
+    /// The names beside it cannot be used.
+    #[error("open the names of the cache")]
+    Names(#[from] names::OpenError),
+    /// The client of the origin cannot be set up.
+    #[error("set up the client of the origin")]
+    Client(#[from] BadClient),
+    /// The runtime ends already.
+    #[error("shutting down")]
+    Ending,
+}
+
+/// How long tasks may take to end when all clients are gone.
+const TASKS_DRAIN: Duration = Duration::from_secs(5);
+
+// === impl Edge ===
+
+impl Edge {
+    /// Builds an edge; opens its cache, and no port.
+    pub async fn build(config: Config, seams: Seams) -> Result<Self, BuildError> {
+        let metrics = metrics::Metrics::default();
+        seams
+            .metrics
+            .register(|registry| metrics.register(registry));
+        let client = match &config.origin {
+            Some(origin) => Some(Client::new(origin.urls.clone(), origin.client.clone())?),
+            None => None,
+        };
+        let origin = Origin::new(client, config.questions, metrics.origin.clone());
+        let (cache, names) = open_cache(&config, &seams.tasks, metrics.cache.clone()).await?;
+        let resolver = Resolver::new(
+            origin,
+            cache,
+            names,
+            &seams.tasks,
+            config.questions.manifest_bytes_max,
+        );
+        let downloads = Downloads::new(
+            resolver.clone(),
+            seams.tasks.clone(),
+            config.downloads,
+            metrics.downloads.clone(),
+        );
+        let pull = Pull::new(resolver.clone(), downloads);
+        let service = Service::new(&config.name, pull, resolver, metrics.requests);
+        Ok(Self {
+            config,
+            seams,
+            service,
+        })
+    }
+
+    /// Serves until `shutdown`, then drains: clients first, then tasks.
+    pub async fn run(self, listeners: Listeners, shutdown: CancellationToken) {
+        let Self {
+            config,
+            seams,
+            service,
+        } = self;
+        tracing::info!(name = config.name, region = config.region, "edge is up");
+        let ended = CancellationToken::new();
+        let public = Server::new("edge", config.server.clone(), &seams.metrics).run(
+            listeners.public,
+            move |request| service.clone().call(request),
+            shutdown.clone(),
+        );
+        let admin = Server::new("edge_admin", config.server, &seams.metrics).run(
+            listeners.admin,
+            admin::service(seams.metrics.clone(), seams.readiness.clone()),
+            ended.clone(),
+        );
+        let draining = async {
+            shutdown.cancelled().await;
+            seams.readiness.block("edge", "draining");
+        };
+        let clients = async {
+            let (_drained, ()) = tokio::join!(public, draining);
+            seams.tasks.cancel();
+            if let Err(still_in) = seams.tasks.drain(TASKS_DRAIN).await {
+                tracing::warn!(error = %still_in, "tasks of the edge did not end in time");
+            }
+            ended.cancel();
+        };
+        tokio::join!(admin, clients);
+        tracing::info!(name = config.name, "edge is down");
+    }
+}
+
+async fn open_cache(
+    config: &Config,
+    tasks: &Tasks,
+    metrics: metrics::CacheMetrics,
+) -> Result<(Cache, Names), BuildError> {
+    let (path, names, cache) = (config.cache_path.clone(), config.names, config.cache);
+    let opened = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&path).map_err(|source| {
+            outport_core::store::disk::OpenError::Io {
+                path: path.clone(),
+                source,
+            }
+        })?;
+        // First: it also keeps a second edge out of the directory.
+        let (names, writer) = Names::open(&path.join(NAMES_FILE), names)?;
+        let cache = Cache::open(&path, cache, names.clone(), metrics)?;
+        Ok::<_, BuildError>((cache, names, writer))
+    });
+    let (cache, names, writer) = opened.await.or(Err(BuildError::Ending))??;
+    drop(tasks.spawn("names", writer.run(tasks.clone())));
+    Ok((cache, names))
+}
+
+/// The file, in the cache's directory, that remembers links and tags.
+const NAMES_FILE: &str = "names.redb";

@@ -1,0 +1,308 @@
+//! The cache disk, with memory in front: whole, verified blobs and manifests under their digest.
+//!
+//! What: [`Cache`] carries out what its [`Table`] decides. A hit costs no system call while the file is open from an earlier
+//! one; manifests are held in memory besides.
+//!
+//! Invariants: what is in the table is on disk, or was when last looked; a file is opened only if the table has it. Bytes on
+//! disk stay within the capacity, plus what downloads in flight have written. Whether a caller may see a digest is not asked
+//! here.
+//!
+//! Failure: a file that is gone or has another length is forgotten, and counts as a miss. A disk that cannot take more rests
+//! for a while ([`Cache::may_fill`]), and downloads pass by it. Crash: the directory is the truth, the table is filled
+//! from it at the start; partial files of an earlier process are dropped then.
+
+pub mod table;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use outport_core::oci::digest::Digest;
+use outport_core::store::disk::{BlobFile, Disk, OpenError, Partial};
+use parking_lot::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use crate::metrics::CacheMetrics;
+use crate::names::Names;
+use crate::source::breaker::{Breaker, BreakerConfig, Permit};
+use table::{Admission, Table};
+
+/// The cached blobs and manifests; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Cache(Arc<Inner>);
+
+/// How much a [`Cache`] keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheConfig {
+    /// Bytes of blobs and manifests on disk.
+    pub capacity_bytes: u64,
+    /// Bytes of manifests in memory.
+    pub memory_bytes: u64,
+    /// Files that are kept open between requests.
+    pub open_files: u64,
+    /// How long a disk that failed to take a blob is left alone.
+    pub disk_rest: Duration,
+}
+
+#[derive(Debug)]
+struct Inner {
+    disk: Disk,
+    table: Mutex<Table>,
+    open: moka::sync::Cache<Digest, BlobFile>,
+    contents: moka::sync::Cache<Digest, Bytes>,
+    filling: Mutex<Breaker>,
+    names: Names,
+    metrics: CacheMetrics,
+}
+
+// === impl Cache ===
+
+impl Cache {
+    /// Opens the directory and takes stock of it, without reading the blobs. Blocks.
+    pub fn open(
+        root: &Path,
+        config: CacheConfig,
+        names: Names,
+        metrics: CacheMetrics,
+    ) -> Result<Self, OpenError> {
+        let disk = open_disk(root)?;
+        let (table, evicted) = take_stock(&disk, config.capacity_bytes);
+        metrics.capacity_bytes.set(level(config.capacity_bytes));
+        let rest = BreakerConfig {
+            failures: 1,
+            min_rest: config.disk_rest,
+            max_rest: config.disk_rest,
+        };
+        let cache = Self(Arc::new(Inner {
+            disk,
+            table: Mutex::new(table),
+            open: moka::sync::Cache::new(config.open_files),
+            contents: moka::sync::Cache::builder()
+                .max_capacity(config.memory_bytes)
+                .weigher(|_, content: &Bytes| {
+                    u32::try_from(content.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
+                })
+                .build(),
+            filling: Mutex::new(Breaker::new(rest)),
+            names,
+            metrics,
+        }));
+        cache.delete(&evicted);
+        cache.count();
+        Ok(cache)
+    }
+
+    /// Returns a blob, open, or none when it is not here.
+    pub async fn blob(&self, digest: &Digest) -> Option<BlobFile> {
+        let size = self.0.table.lock().touch(digest)?;
+        if let Some(blob) = self.0.open.get(digest) {
+            return Some(blob);
+        }
+        let (disk, owned) = (self.0.disk.clone(), *digest);
+        let opened = spawn_blocking(move || disk.open_blob(&owned)).await.ok()?;
+        match opened {
+            Ok(Some(blob)) if blob.size == size => {
+                self.0.open.insert(*digest, blob.clone());
+                Some(blob)
+            }
+            Ok(found) => {
+                tracing::warn!(digest = %digest, expected_bytes = size, found_bytes = ?found.map(|blob| blob.size), "cached file changed behind our back, forgotten");
+                self.forget(digest).await;
+                None
+            }
+            Err(error) => {
+                tracing::warn!(digest = %digest, error = %error, "cached file not opened");
+                None
+            }
+        }
+    }
+
+    /// Returns the whole content of something small, or none when it is not here or is larger than `size_max`.
+    pub async fn content(&self, digest: &Digest, size_max: u64) -> Option<Bytes> {
+        if let Some(content) = self.0.contents.get(digest) {
+            self.0.table.lock().touch(digest);
+            return Some(content);
+        }
+        let blob = self
+            .blob(digest)
+            .await
+            .filter(|blob| blob.size <= size_max)?;
+        let read = spawn_blocking(move || read_whole(&blob)).await.ok()?;
+        match read {
+            // Small enough to be looked at again, so what rotted on disk is not served.
+            Ok(content) if digest.algorithm().digest(&content) == *digest => {
+                self.0.contents.insert(*digest, content.clone());
+                Some(content)
+            }
+            Ok(_) => {
+                tracing::warn!(digest = %digest, "cached file is damaged, forgotten");
+                self.0.metrics.damaged.inc();
+                self.forget(digest).await;
+                None
+            }
+            Err(error) => {
+                tracing::warn!(digest = %digest, error = %error, "cached file not read");
+                None
+            }
+        }
+    }
+
+    /// Keeps something small whose bytes hash to `digest`; when the disk cannot take it, in memory only.
+    pub async fn put_content(&self, digest: Digest, content: Bytes) {
+        self.0.contents.insert(digest, content.clone());
+        if self.0.table.lock().size(&digest).is_some() || !self.may_fill() {
+            return;
+        }
+        let cache = self.clone();
+        let outcome = spawn_blocking(move || {
+            let partial = cache.0.disk.partial(&digest)?;
+            partial.truncate(0)?;
+            partial.write_at(&content, 0)?;
+            cache.publish(&partial, content.len() as u64)
+        })
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)));
+        if let Err(error) = outcome
+            // Another request is keeping the same.
+            && error.kind() != io::ErrorKind::WouldBlock
+        {
+            self.fill_failed(&error);
+        }
+    }
+
+    /// Whether the disk takes new blobs, as far as is known.
+    pub fn may_fill(&self) -> bool {
+        self.0.filling.lock().ask(Instant::now()) == Permit::Go
+    }
+
+    /// Reports that the disk did not take a blob.
+    pub fn fill_failed(&self, error: &io::Error) {
+        tracing::warn!(error = %error, "cache disk takes no more, left alone for a while");
+        self.0.metrics.disk_failures.inc();
+        self.0.filling.lock().failed(Instant::now());
+    }
+
+    /// Opens an empty file for a blob on its way in. Blocks.
+    pub fn partial(&self, digest: &Digest) -> io::Result<Partial> {
+        let partial = self.0.disk.partial(digest)?;
+        partial.truncate(0)?;
+        Ok(partial)
+    }
+
+    /// Makes a file whose bytes hash to its digest durable, and takes it in. Blocks.
+    ///
+    /// A blob larger than the whole cache is deleted; whoever has it open can go on.
+    pub fn publish(&self, partial: &Partial, size: u64) -> io::Result<()> {
+        let digest = *partial.digest();
+        // There may be no room on the disk before.
+        if !self.settle(|table| table.make_room(size)) {
+            tracing::info!(digest = %digest, size_bytes = size, "blob is larger than the cache, not kept");
+            return partial.discard();
+        }
+        let blob = self.0.disk.publish(partial)?;
+        self.0.open.insert(digest, blob);
+        self.settle(|table| table.admit(digest, size));
+        self.0.filling.lock().succeeded();
+        Ok(())
+    }
+
+    /// Carries out a decision of the table, and says whether it admits.
+    fn settle(&self, decide: impl FnOnce(&mut Table) -> Admission) -> bool {
+        let decision = decide(&mut self.0.table.lock());
+        let Admission::Admitted { evicted } = decision else {
+            return false;
+        };
+        self.0.metrics.evictions.inc_by(evicted.len() as u64);
+        self.delete(&evicted);
+        self.count();
+        true
+    }
+
+    /// Forgets and deletes a blob.
+    pub async fn forget(&self, digest: &Digest) {
+        self.0.table.lock().remove(digest);
+        let (cache, digest) = (self.clone(), *digest);
+        spawn_blocking(move || {
+            cache.delete(&[digest]);
+            cache.count();
+        })
+        .await
+        .ok();
+    }
+
+    /// Deletes what the table no longer has, with everything that hangs on it. Blocks.
+    fn delete(&self, digests: &[Digest]) {
+        for digest in digests {
+            self.0.open.invalidate(digest);
+            self.0.contents.invalidate(digest);
+            if let Err(error) = self.0.disk.remove_blob(digest) {
+                tracing::warn!(digest = %digest, error = %error, "evicted file not deleted");
+            }
+        }
+        self.0.names.forget(digests.to_vec());
+    }
+
+    fn count(&self) {
+        let (bytes, blobs) = {
+            let table = self.0.table.lock();
+            (table.bytes(), table.len())
+        };
+        self.0.metrics.bytes.set(level(bytes));
+        self.0.metrics.blobs.set(level(blobs as u64));
+    }
+}
+
+/// What an entry in memory costs beside its content.
+const ENTRY_BYTES: usize = 300;
+
+/// Opens the directory; one that another version wrote is emptied, because a cache may be cold but must not be wrong.
+fn open_disk(root: &Path) -> Result<Disk, OpenError> {
+    match Disk::open(root) {
+        Err(OpenError::UnknownFormat { path, found }) => {
+            tracing::warn!(path = %path.display(), found, "cache was written by another version, starting cold");
+            Disk::erase(root).map_err(|source| OpenError::Io { path, source })?;
+            Disk::open(root)
+        }
+        opened => opened,
+    }
+}
+
+/// Fills a table from the directory, the files that were used last being the newest, and drops what was on its way.
+fn take_stock(disk: &Disk, capacity_bytes: u64) -> (Table, Vec<Digest>) {
+    for entry in disk.partials().flatten() {
+        if let Err(error) = disk.remove_partial(&entry.digest) {
+            tracing::warn!(digest = %entry.digest, error = %error, "leftover of a download not deleted");
+        }
+    }
+    let mut entries = Vec::new();
+    for entry in disk.entries() {
+        match entry {
+            Ok(entry) => entries.push(entry),
+            Err(error) => tracing::warn!(error = %error, "part of the cache directory not read"),
+        }
+    }
+    entries.sort_by_key(|entry| entry.accessed.max(entry.modified));
+    let mut table = Table::new(capacity_bytes);
+    let mut gone = Vec::new();
+    for entry in entries {
+        match table.admit(entry.digest, entry.size) {
+            Admission::Admitted { evicted } => gone.extend(evicted),
+            Admission::TooLarge => gone.push(entry.digest),
+        }
+    }
+    (table, gone)
+}
+
+fn read_whole(blob: &BlobFile) -> io::Result<Bytes> {
+    use std::os::unix::fs::FileExt as _;
+    let mut content = vec![0; usize::try_from(blob.size).map_err(io::Error::other)?];
+    blob.file.read_exact_at(&mut content, 0)?;
+    Ok(content.into())
+}
+
+fn level(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,230 @@
+//! Bringing a blob in: one download per digest, which every request for it follows.
+//!
+//! What: [`Downloads`] starts a task for a digest that is not here, or lets a request join the one under way. The task asks the
+//! origin, fills a [`Landing`] and publishes it; requests read the landing each at its own pace.
+//!
+//! Invariants: at most one download per digest is under way; it belongs to no request. A blob is published only after its
+//! bytes hashed to its digest. The number of downloads is bounded: one more waits for a while, and then is refused.
+//!
+//! Failure: a source that dies is asked for the rest, with growing pauses, as long as it brings something in between; when
+//! it does not come back, or the bytes are wrong, readers break off and nothing is kept. When the disk fails readers go on
+//! without it. Cancellation: a reader that leaves is not noticed; the end of the process breaks downloads off. Crash: what was
+//! on its way is dropped at the next start.
+
+mod fill;
+pub mod follower;
+pub mod landing;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use outport_core::oci::digest::Digest;
+use outport_core::oci::reference::RepoName;
+use outport_core::tasks::Tasks;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+
+use crate::cache::Cache;
+use crate::coalesce::Role;
+use crate::metrics::{DownloadMetrics, OutcomeLabel};
+use crate::resolve::Resolver;
+use crate::source::{Origin, OriginError};
+use landing::{Landing, State};
+
+/// The downloads of an edge; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Downloads(Arc<Inner>);
+
+/// The bounds of downloads.
+#[derive(Clone, Copy, Debug)]
+pub struct DownloadConfig {
+    /// How many are under way at a time.
+    pub concurrent_max: usize,
+    /// How long one more waits for its turn.
+    pub turn_timeout: Duration,
+    /// How often in a row a source that died is asked again without bringing anything.
+    pub retries: u32,
+    /// The pause before the first such try; each further one is twice as long.
+    pub retry_pause: Duration,
+    /// The longest pause.
+    pub retry_pause_max: Duration,
+}
+
+/// A download under way; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Download {
+    id: u64,
+    repo: RepoName,
+    head: watch::Receiver<Head>,
+}
+
+/// What a download has come to.
+#[derive(Clone, Debug)]
+pub enum Head {
+    /// The source has not answered yet.
+    Asking,
+    /// Bytes are coming in here.
+    Landing(Landing),
+    /// The blob was here already.
+    Here,
+    /// The disk takes nothing: every reader is on its own. The size of the blob in bytes.
+    Passing(u64),
+    /// The source could not be asked, or said no.
+    Failed(OriginError),
+}
+
+/// What a download works with.
+#[derive(Debug)]
+struct Inner {
+    origin: Origin,
+    cache: Cache,
+    resolver: Resolver,
+    tasks: Tasks,
+    config: DownloadConfig,
+    turns: Arc<Semaphore>,
+    running: Mutex<HashMap<Digest, Download>>,
+    ids: AtomicU64,
+    metrics: DownloadMetrics,
+}
+
+/// Takes a download out when it ends, whichever way; not one that has followed it.
+struct Running {
+    downloads: Downloads,
+    digest: Digest,
+    id: u64,
+}
+
+// === impl Downloads ===
+
+impl Downloads {
+    /// Returns one with no downloads under way.
+    pub fn new(
+        resolver: Resolver,
+        tasks: Tasks,
+        config: DownloadConfig,
+        metrics: DownloadMetrics,
+    ) -> Self {
+        let (origin, cache) = (resolver.origin().clone(), resolver.cache().clone());
+        Self(Arc::new(Inner {
+            origin,
+            cache,
+            resolver,
+            tasks,
+            config,
+            turns: Arc::new(Semaphore::new(config.concurrent_max)),
+            running: Mutex::default(),
+            ids: AtomicU64::new(0),
+            metrics,
+        }))
+    }
+
+    /// Whether a blob is on its way.
+    pub fn is_running(&self, digest: &Digest) -> bool {
+        self.running(digest).is_some()
+    }
+
+    /// Returns the download of a blob that is under way, or else starts it from what `repo` links.
+    pub fn follow(&self, digest: &Digest, repo: &RepoName) -> (Download, Role) {
+        if let Some(download) = self.running(digest) {
+            return (download, Role::Joined);
+        }
+        let mut running = self.0.running.lock();
+        if let Some(download) = running.get(digest).filter(|download| download.is_sound()) {
+            return (download.clone(), Role::Joined);
+        }
+        let (sender, head) = watch::channel(Head::Asking);
+        let download = Download {
+            id: self.0.ids.fetch_add(1, Ordering::Relaxed),
+            repo: repo.clone(),
+            head,
+        };
+        running.insert(*digest, download.clone());
+        drop(running);
+        let entry = Running {
+            downloads: self.clone(),
+            digest: *digest,
+            id: download.id,
+        };
+        let task = self.clone().run(entry, repo.clone(), sender);
+        drop(self.0.tasks.spawn("download", task));
+        (download, Role::Asked)
+    }
+
+    fn running(&self, digest: &Digest) -> Option<Download> {
+        let running = self.0.running.lock();
+        running
+            .get(digest)
+            .filter(|download| download.is_sound())
+            .cloned()
+    }
+
+    async fn run(self, entry: Running, repo: RepoName, head: watch::Sender<Head>) {
+        self.0.metrics.running.inc();
+        let ending = self.0.tasks.token();
+        let fill = fill::Fill {
+            parts: &self.0,
+            repo: &repo,
+            digest: &entry.digest,
+        };
+        let outcome = tokio::select! {
+            outcome = fill.run(&head) => outcome,
+            () = ending.cancelled() => fill::Ended::Cancelled,
+        };
+        self.0.metrics.running.dec();
+        let label = OutcomeLabel {
+            outcome: outcome.label(),
+        };
+        self.0.metrics.finished.get_or_create(&label).inc();
+        tracing::info!(digest = %entry.digest, repo = %repo, outcome = label.outcome.as_str(), "download ended");
+        // Before anybody hears of it, so that whoever tries again starts another.
+        drop(entry);
+        if let fill::Ended::Early(last) = outcome {
+            head.send_replace(last);
+        }
+    }
+}
+
+// === impl Download ===
+
+impl Download {
+    /// Returns the repository that it was started from.
+    pub const fn repo(&self) -> &RepoName {
+        &self.repo
+    }
+
+    /// Returns what it has come to, once the source has answered.
+    pub async fn head(&mut self) -> Head {
+        let head = self
+            .head
+            .wait_for(|head| !matches!(head, Head::Asking))
+            .await;
+        head.map_or(Head::Failed(OriginError::Ending), |head| head.clone())
+    }
+
+    /// Whether joining it makes sense.
+    fn is_sound(&self) -> bool {
+        match &*self.head.borrow() {
+            Head::Landing(landing) => {
+                let progress = landing.progress();
+                let state = &progress.borrow().state;
+                matches!(state, State::Filling | State::Complete)
+            }
+            Head::Asking => self.head.has_changed().is_ok(),
+            Head::Here | Head::Passing(_) | Head::Failed(_) => false,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut running = self.downloads.0.running.lock();
+        if running
+            .get(&self.digest)
+            .is_some_and(|download| download.id == self.id)
+        {
+            running.remove(&self.digest);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What the edge counts, one struct per part.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::served::Served;
+
+/// What the whole edge counts.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Of requests.
+    pub requests: RequestMetrics,
+    /// Of the cache.
+    pub cache: CacheMetrics,
+    /// Of the origin.
+    pub origin: OriginMetrics,
+    /// Of downloads.
+    pub downloads: DownloadMetrics,
+}
+
+/// What is counted of requests.
+#[derive(Clone, Debug, Default)]
+pub struct RequestMetrics {
+    /// Requests, by how they were served.
+    pub served: Family<ServedLabel, Counter>,
+    /// Bytes of content in responses, by how they were served.
+    pub bytes: Family<ServedLabel, Counter>,
+}
+
+/// What is counted of the cache.
+#[derive(Clone, Debug, Default)]
+pub struct CacheMetrics {
+    /// Bytes on disk.
+    pub bytes: Gauge,
+    /// What they are kept under.
+    pub capacity_bytes: Gauge,
+    /// Blobs and manifests on disk.
+    pub blobs: Gauge,
+    /// Those that had to go for others.
+    pub evictions: Counter,
+    /// Those that were found damaged.
+    pub damaged: Counter,
+    /// How often the disk did not take a blob.
+    pub disk_failures: Counter,
+}
+
+/// What is counted of the origin.
+#[derive(Clone, Debug, Default)]
+pub struct OriginMetrics {
+    /// 1 while it answers.
+    pub up: Gauge,
+    /// Content that did not hash to its digest.
+    pub mismatches: Counter,
+}
+
+/// What is counted of downloads.
+#[derive(Clone, Debug, Default)]
+pub struct DownloadMetrics {
+    /// Those under way.
+    pub running: Gauge,
+    /// Those that ended, by how.
+    pub finished: Family<OutcomeLabel, Counter>,
+    /// Bytes that came in.
+    pub bytes: Counter,
+    /// How often a source that died was asked for the rest.
+    pub resumes: Counter,
+}
+
+/// How a request was served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ServedLabel {
+    /// How.
+    pub served: Served,
+}
+
+/// How a download ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabel {
+    /// How.
+    pub outcome: Outcome,
+}
+
+/// How a download ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Verified and kept.
+    Kept,
+    /// Verified, and not kept because the disk failed at the end.
+    NotKept,
+    /// The bytes did not hash to the digest.
+    Mismatch,
+    /// The source said no, or could not be asked.
+    Refused,
+    /// The source died and did not come back.
+    Broken,
+    /// The disk failed on the way.
+    Disk,
+    /// The edge went down.
+    Ended,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Registers everything.
+    pub fn register(&self, registry: &mut Registry) {
+        let edge = registry.sub_registry_with_prefix("edge");
+        self.requests.register(edge);
+        self.cache.register(edge);
+        self.origin.register(edge);
+        self.downloads.register(edge);
+    }
+}
+
+// === impl RequestMetrics ===
+
+impl RequestMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let Self { served, bytes } = self.clone();
+        registry.register("requests", "Requests, by how they were served", served);
+        let help = "Bytes of content promised in answers, by how they were served";
+        registry.register("served_bytes", help, bytes);
+    }
+}
+
+// === impl CacheMetrics ===
+
+impl CacheMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("cache");
+        let all = self.clone();
+        registry.register("bytes", "Bytes on the cache disk", all.bytes);
+        let help = "What the bytes on the cache disk are kept under";
+        registry.register("capacity_bytes", help, all.capacity_bytes);
+        registry.register("blobs", "Blobs and manifests on the cache disk", all.blobs);
+        let help = "Blobs and manifests that had to go for others";
+        registry.register("evictions", help, all.evictions);
+        registry.register("damaged", "Blobs and manifests found damaged", all.damaged);
+        let help = "Times that the cache disk did not take a blob";
+        registry.register("disk_failures", help, all.disk_failures);
+    }
+}
+
+// === impl OriginMetrics ===
+
+impl OriginMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let Self { up, mismatches } = self.clone();
+        registry.register("origin_up", "1 while the origin answers", up);
+        let help = "Content from a source that did not hash to its digest";
+        registry.register("digest_mismatches", help, mismatches);
+    }
+}
+
+// === impl DownloadMetrics ===
+
+impl DownloadMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("downloads");
+        let all = self.clone();
+        registry.register("running", "Downloads under way", all.running);
+        registry.register("finished", "Downloads that ended, by how", all.finished);
+        registry.register("received_bytes", "Bytes that came in", all.bytes);
+        let help = "Times that a source that died was asked for the rest";
+        registry.register("resumes", help, all.resumes);
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// Returns the word in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::NotKept => "not_kept",
+            Self::Mismatch => "mismatch",
+            Self::Refused => "refused",
+            Self::Broken => "broken",
+            Self::Disk => "disk",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}

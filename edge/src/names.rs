@@ -1,0 +1,381 @@
+//! What the origin said about names: which repository links which digest, and where tags point.
+//!
+//! What: [`Names`] remembers positive answers, in memory in front and in one file beside the cached blobs, so that an edge
+//! that was restarted while the origin is away still serves what it holds. A warm hit reads memory only.
+//!
+//! Invariants: a link or tag that was dropped is not found by whoever asks after the drop returned; memory is always at
+//! least as new as the file. Both are bounded: memory by the number of entries, the file by its number of rows and by
+//! forgetting the links of blobs that left the cache.
+//!
+//! Failure: this is a cache. A file that cannot be used is replaced by an empty one; a row that cannot be read or written
+//! counts as absent, and the origin is asked again. Crash: what was written in the last moments may be lost; a drop that was
+//! lost with them comes back until the origin is asked, which for tags is each time.
+
+mod file;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use moka::sync::Cache;
+use outport_core::oci::digest::Digest;
+use outport_core::oci::reference::{RepoName, Tag};
+use outport_core::tasks::Tasks;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+pub use file::OpenError;
+use file::{Change, NamesFile};
+
+/// Remembers links and tags; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Names(Arc<Inner>);
+
+/// How much a [`Names`] remembers.
+#[derive(Clone, Copy, Debug)]
+pub struct NamesConfig {
+    /// Links and tags in memory, each.
+    pub entries_in_memory: u64,
+    /// Links and tags in the file, each.
+    pub rows_max: u64,
+    /// Bytes of the file that are kept in memory.
+    pub page_cache_bytes: usize,
+}
+
+/// As what a repository links a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkKind {
+    /// As a blob.
+    Blob,
+    /// As a manifest.
+    Manifest,
+}
+
+/// A repository's link to a digest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LinkKey {
+    /// The repository.
+    pub repo: RepoName,
+    /// The digest.
+    pub digest: Digest,
+    /// As what it links it.
+    pub kind: LinkKind,
+}
+
+/// What is known of a linked digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The type that the origin gave it.
+    pub content_type: HeaderValue,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Writes changes down; to be run as a task.
+#[derive(Debug)]
+pub struct NamesWriter {
+    file: Arc<NamesFile>,
+    changes: mpsc::Receiver<Queued>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// None: dropped, and not yet so in the file.
+    links: Cache<LinkKey, Option<Link>>,
+    tags: Cache<(RepoName, Tag), Option<Digest>>,
+    file: Arc<NamesFile>,
+    changes: mpsc::Sender<Queued>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    change: Change,
+    applied: Option<oneshot::Sender<()>>,
+}
+
+/// How many changes wait to be written down before further positive ones are left out.
+const QUEUE_CHANGES: usize = 4096;
+
+/// How many changes are written down together.
+const BATCH_CHANGES: usize = 256;
+
+/// How often changes are made durable: only a cache's memory is lost with them.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+// === impl Names ===
+
+impl Names {
+    /// Opens the file, or starts an empty one. Blocks.
+    pub fn open(path: &Path, config: NamesConfig) -> Result<(Self, NamesWriter), OpenError> {
+        let file = Arc::new(NamesFile::open(path, config)?);
+        let (sender, receiver) = mpsc::channel(QUEUE_CHANGES);
+        let names = Self(Arc::new(Inner {
+            links: Cache::new(config.entries_in_memory),
+            tags: Cache::new(config.entries_in_memory),
+            file: Arc::clone(&file),
+            changes: sender,
+        }));
+        let writer = NamesWriter {
+            file,
+            changes: receiver,
+        };
+        Ok((names, writer))
+    }
+
+    /// Returns what is known of a link, or none when the repository is not known to link the digest.
+    pub async fn link(&self, key: &LinkKey) -> Option<Link> {
+        if let Some(known) = self.0.links.get(key) {
+            return known;
+        }
+        let (file, owned) = (Arc::clone(&self.0.file), key.clone());
+        let found = blocking(move || file.link(&owned)).await??;
+        // Not over what was put or dropped meanwhile.
+        let entry = self.0.links.entry_by_ref(key).or_insert(Some(found));
+        entry.into_value()
+    }
+
+    /// Remembers a link.
+    pub fn put_link(&self, key: LinkKey, link: Link) {
+        if self.0.links.get(&key).flatten().as_ref() == Some(&link) {
+            return;
+        }
+        self.0.links.insert(key.clone(), Some(link.clone()));
+        self.queue(Change::PutLink(key, link));
+    }
+
+    /// Drops a link.
+    pub async fn drop_link(&self, key: LinkKey) {
+        self.0.links.insert(key.clone(), None);
+        self.apply(Change::DropLink(key)).await;
+    }
+
+    /// Forgets all links to digests that are no longer in the cache, soon.
+    pub fn forget(&self, digests: Vec<Digest>) {
+        if !digests.is_empty() {
+            self.queue(Change::Forget(digests));
+        }
+    }
+
+    /// Returns where a tag pointed when the origin was last asked.
+    pub async fn tag(&self, repo: &RepoName, tag: &Tag) -> Option<Digest> {
+        let key = (repo.clone(), tag.clone());
+        if let Some(known) = self.0.tags.get(&key) {
+            return known;
+        }
+        let (file, owned) = (Arc::clone(&self.0.file), key.clone());
+        let found = blocking(move || file.tag(&owned.0, &owned.1)).await??;
+        self.0.tags.entry(key).or_insert(Some(found)).into_value()
+    }
+
+    /// Remembers where a tag points.
+    pub fn put_tag(&self, repo: &RepoName, tag: &Tag, digest: Digest) {
+        let key = (repo.clone(), tag.clone());
+        if self.0.tags.get(&key).flatten() == Some(digest) {
+            return;
+        }
+        self.0.tags.insert(key, Some(digest));
+        self.queue(Change::PutTag(repo.clone(), tag.clone(), digest));
+    }
+
+    /// Drops a tag.
+    pub async fn drop_tag(&self, repo: &RepoName, tag: &Tag) {
+        self.0.tags.insert((repo.clone(), tag.clone()), None);
+        self.apply(Change::DropTag(repo.clone(), tag.clone())).await;
+    }
+
+    /// Writes a change down some time; when too many wait it is left out, and asked for again after a restart.
+    fn queue(&self, change: Change) {
+        let queued = Queued {
+            change,
+            applied: None,
+        };
+        // A full queue, or a writer that is gone because the process ends.
+        self.0.changes.try_send(queued).ok();
+    }
+
+    /// Writes a change down and waits until it can be read.
+    async fn apply(&self, change: Change) {
+        let (sender, receiver) = oneshot::channel();
+        let queued = Queued {
+            change,
+            applied: Some(sender),
+        };
+        if self.0.changes.send(queued).await.is_ok() {
+            receiver.await.ok();
+        }
+    }
+}
+
+// === impl NamesWriter ===
+
+impl NamesWriter {
+    /// Writes changes down in their order until told to end, then makes the last ones durable.
+    pub async fn run(mut self, tasks: Tasks) {
+        let mut flush_at: Option<Instant> = None;
+        let mut batch = Vec::new();
+        loop {
+            let far = Instant::now() + FLUSH_INTERVAL;
+            tokio::select! {
+                () = sleep_until(flush_at.unwrap_or(far)), if flush_at.is_some() => {
+                    self.flush().await;
+                    flush_at = None;
+                }
+                _ = self.changes.recv_many(&mut batch, BATCH_CHANGES) => {
+                    self.write(std::mem::take(&mut batch)).await;
+                    flush_at.get_or_insert(far);
+                }
+                () = tasks.cancelled() => break,
+            }
+        }
+        self.changes.close();
+        while self.changes.recv_many(&mut batch, BATCH_CHANGES).await > 0 {
+            self.write(std::mem::take(&mut batch)).await;
+        }
+        self.flush().await;
+    }
+
+    async fn write(&self, batch: Vec<Queued>) {
+        let file = Arc::clone(&self.file);
+        blocking(move || {
+            let (changes, applied): (Vec<_>, Vec<_>) = batch
+                .into_iter()
+                .map(|queued| (queued.change, queued.applied))
+                .unzip();
+            if let Err(error) = file.apply(&changes) {
+                tracing::warn!(error = %error, "names of the cache not written down");
+            }
+            for applied in applied.into_iter().flatten() {
+                applied.send(()).ok();
+            }
+        })
+        .await;
+    }
+
+    async fn flush(&self) {
+        let file = Arc::clone(&self.file);
+        blocking(move || {
+            if let Err(error) = file.flush() {
+                tracing::warn!(error = %error, "names of the cache not made durable");
+            }
+        })
+        .await;
+    }
+}
+
+/// Runs what blocks where it may; none when the runtime ends.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outport_core::oci::digest::Algorithm;
+
+    const CONFIG: NamesConfig = NamesConfig {
+        entries_in_memory: 100,
+        rows_max: 10,
+        page_cache_bytes: 1 << 20,
+    };
+
+    fn key(repo: &str, number: u8) -> LinkKey {
+        LinkKey {
+            repo: repo.parse().unwrap(),
+            digest: Algorithm::Sha512.digest(&[number]),
+            kind: LinkKind::Manifest,
+        }
+    }
+
+    fn link() -> Link {
+        Link {
+            content_type: HeaderValue::from_static("application/json"),
+            size: 7,
+        }
+    }
+
+    struct Opened {
+        names: Names,
+        tasks: Tasks,
+    }
+
+    impl Opened {
+        fn new(path: &Path) -> Self {
+            let (names, writer) = Names::open(path, CONFIG).unwrap();
+            let tasks = Tasks::new();
+            drop(tasks.spawn("names", writer.run(tasks.clone())));
+            Self { names, tasks }
+        }
+
+        async fn close(self) {
+            self.tasks.cancel();
+            self.tasks.drain(Duration::from_secs(9)).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_restart_remembers() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("names");
+        let (repo, tag): (RepoName, Tag) = ("a/b".parse().unwrap(), "v1".parse().unwrap());
+        let digest = key("a", 1).digest;
+
+        let opened = Opened::new(&path);
+        opened.names.put_link(key("a/b", 1), link());
+        opened.names.put_link(key("a/b", 2), link());
+        opened.names.put_tag(&repo, &tag, digest);
+        opened.names.drop_link(key("a/b", 2)).await;
+        opened.close().await;
+
+        let opened = Opened::new(&path);
+        assert_eq!(opened.names.link(&key("a/b", 1)).await, Some(link()));
+        assert_eq!(opened.names.link(&key("a/b", 2)).await, None);
+        assert_eq!(opened.names.link(&key("a/c", 1)).await, None);
+        let as_blob = LinkKey {
+            kind: LinkKind::Blob,
+            ..key("a/b", 1)
+        };
+        assert_eq!(opened.names.link(&as_blob).await, None);
+        assert_eq!(opened.names.tag(&repo, &tag).await, Some(digest));
+        opened.names.drop_tag(&repo, &tag).await;
+        opened.names.forget(vec![digest]);
+        opened.close().await;
+
+        let opened = Opened::new(&path);
+        assert_eq!(opened.names.link(&key("a/b", 1)).await, None);
+        assert_eq!(opened.names.tag(&repo, &tag).await, None);
+        opened.close().await;
+    }
+
+    #[tokio::test]
+    async fn the_file_is_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("names");
+        let opened = Opened::new(&path);
+        for number in 0..50 {
+            opened.names.put_link(key("a", number), link());
+        }
+        opened.close().await;
+        let opened = Opened::new(&path);
+        let mut found = 0;
+        for number in 0..50 {
+            found += u64::from(opened.names.link(&key("a", number)).await.is_some());
+        }
+        assert!((1..=CONFIG.rows_max).contains(&found), "{found} rows");
+        opened.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_file_that_makes_no_sense_is_a_cold_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("names");
+        std::fs::write(&path, vec![0x5a; 100_000]).unwrap();
+        let opened = Opened::new(&path);
+        assert_eq!(opened.names.link(&key("a", 1)).await, None);
+        assert!(matches!(
+            Names::open(&path, CONFIG),
+            Err(OpenError::InUse { .. })
+        ));
+        opened.close().await;
+    }
+}

@@ -1,0 +1,249 @@
+//! The file in which names survive a restart: an embedded B-tree (redb).
+//!
+//! Invariants: rows are keyed so that the links of one digest lie side by side, and so that the key order of either table is
+//! that of a hash: when there are too many rows the first ones go, which is as good as random ones. Commits are not synced
+//! one by one; [`NamesFile::flush`] makes all so far durable.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use http::HeaderValue;
+use outport_core::oci::digest::{Algorithm, Digest};
+use outport_core::oci::reference::{RepoName, Tag};
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _,
+    ReadableTableMetadata as _, Table, TableDefinition,
+};
+
+use super::{Link, LinkKey, LinkKind, NamesConfig};
+
+/// The names file could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process, or another edge in this one, works with it.
+    #[error("{path} is in use by another edge: each needs a cache.path of its own")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is of no use, and no new one could be made.
+    #[error("replace the names file {path}")]
+    Replace {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// An empty one could not be opened either.
+    #[error("open the names file {path}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<redb::Error>,
+    },
+}
+
+/// Something to write down.
+#[derive(Debug)]
+pub(super) enum Change {
+    PutLink(LinkKey, Link),
+    DropLink(LinkKey),
+    /// Drops all links to these.
+    Forget(Vec<Digest>),
+    PutTag(RepoName, Tag, Digest),
+    DropTag(RepoName, Tag),
+}
+
+#[derive(Debug)]
+pub(super) struct NamesFile {
+    database: Database,
+    rows_max: u64,
+}
+
+type Rows<'a> = Table<'a, &'static [u8], &'static [u8]>;
+
+const LINKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("links");
+const TAGS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("tags");
+const FORMAT: TableDefinition<'_, (), u64> = TableDefinition::new("format");
+
+/// What this version writes; a file that says otherwise is replaced.
+const FORMAT_VERSION: u64 = 1;
+
+/// When a table is full, one in so many rows goes at once.
+const PRUNED_SHARE: u64 = 64;
+
+// === impl NamesFile ===
+
+impl NamesFile {
+    pub(super) fn open(path: &Path, config: NamesConfig) -> Result<Self, OpenError> {
+        let database = match open_database(path, config) {
+            Ok(database) => database,
+            Err(redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch) => {
+                return Err(OpenError::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), error = %error, "names of the cache are of no use, starting without");
+                std::fs::remove_file(path).map_err(|source| OpenError::Replace {
+                    path: path.to_owned(),
+                    source,
+                })?;
+                open_database(path, config).map_err(|error| OpenError::Open {
+                    path: path.to_owned(),
+                    source: Box::new(error),
+                })?
+            }
+        };
+        Ok(Self {
+            database,
+            rows_max: config.rows_max,
+        })
+    }
+
+    pub(super) fn link(&self, key: &LinkKey) -> Option<Link> {
+        self.read(LINKS, &link_row(key), |value| {
+            let (size, content_type) = value.split_first_chunk()?;
+            Some(Link {
+                content_type: HeaderValue::from_bytes(content_type).ok()?,
+                size: u64::from_be_bytes(*size),
+            })
+        })
+    }
+
+    pub(super) fn tag(&self, repo: &RepoName, tag: &Tag) -> Option<Digest> {
+        self.read(TAGS, &tag_row(repo, tag), |value| {
+            str::from_utf8(value).ok()?.parse().ok()
+        })
+    }
+
+    /// Applies changes in their order; what is read afterwards shows them.
+    pub(super) fn apply(&self, changes: &[Change]) -> Result<(), redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::None)?;
+        {
+            let mut links = transaction.open_table(LINKS)?;
+            let mut tags = transaction.open_table(TAGS)?;
+            for change in changes {
+                apply(change, &mut links, &mut tags)?;
+            }
+            self.prune(&mut links)?;
+            self.prune(&mut tags)?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// Makes all changes so far durable.
+    pub(super) fn flush(&self) -> Result<(), redb::Error> {
+        Ok(self.database.begin_write()?.commit()?)
+    }
+
+    fn prune(&self, rows: &mut Rows<'_>) -> Result<(), redb::Error> {
+        if rows.len()? <= self.rows_max {
+            return Ok(());
+        }
+        let target = self.rows_max - self.rows_max / PRUNED_SHARE;
+        while rows.len()? > target && rows.pop_first()?.is_some() {}
+        Ok(())
+    }
+
+    fn read<T>(
+        &self,
+        table: TableDefinition<'_, &'static [u8], &'static [u8]>,
+        row: &[u8],
+        parse: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.read_row(table, row).unwrap_or_else(|error| {
+            tracing::warn!(error = %error, "names of the cache not read");
+            None
+        });
+        parse(&value?)
+    }
+
+    fn read_row(
+        &self,
+        table: TableDefinition<'_, &'static [u8], &'static [u8]>,
+        row: &[u8],
+    ) -> Result<Option<Vec<u8>>, redb::Error> {
+        let table = self.database.begin_read()?.open_table(table)?;
+        Ok(table.get(row)?.map(|value| value.value().to_vec()))
+    }
+}
+
+fn open_database(path: &Path, config: NamesConfig) -> Result<Database, redb::Error> {
+    let database = Database::builder()
+        .set_cache_size(config.page_cache_bytes)
+        .create(path)?;
+    let transaction = database.begin_write()?;
+    {
+        let mut format = transaction.open_table(FORMAT)?;
+        let found = format.get(())?.map(|version| version.value());
+        if found.is_some_and(|version| version != FORMAT_VERSION) {
+            return Err(DatabaseError::UpgradeRequired(0).into());
+        }
+        format.insert((), FORMAT_VERSION)?;
+        transaction.open_table(LINKS)?;
+        transaction.open_table(TAGS)?;
+    }
+    transaction.commit()?;
+    Ok(database)
+}
+
+fn apply(change: &Change, links: &mut Rows<'_>, tags: &mut Rows<'_>) -> Result<(), redb::Error> {
+    match change {
+        Change::PutLink(key, link) => {
+            let mut value = link.size.to_be_bytes().to_vec();
+            value.extend_from_slice(link.content_type.as_bytes());
+            links.insert(&*link_row(key), &*value)?;
+        }
+        Change::DropLink(key) => {
+            links.remove(&*link_row(key))?;
+        }
+        Change::Forget(digests) => {
+            for digest in digests {
+                let first = digest_prefix(digest);
+                let mut last = first.clone();
+                last.push(u8::MAX);
+                links.retain_in(&*first..&*last, |_, _| false)?;
+            }
+        }
+        Change::PutTag(repo, tag, digest) => {
+            tags.insert(&*tag_row(repo, tag), digest.to_string().as_bytes())?;
+        }
+        Change::DropTag(repo, tag) => {
+            tags.remove(&*tag_row(repo, tag))?;
+        }
+    }
+    Ok(())
+}
+
+fn digest_prefix(digest: &Digest) -> Vec<u8> {
+    let algorithm = match digest.algorithm() {
+        Algorithm::Sha256 => 1,
+        Algorithm::Sha512 => 2,
+    };
+    // The algorithm stands behind the output, so that the order is that of a hash, and no digest is another's prefix.
+    [digest.output(), &[algorithm]].concat()
+}
+
+fn link_row(key: &LinkKey) -> Vec<u8> {
+    let kind = match key.kind {
+        LinkKind::Blob => b'b',
+        LinkKind::Manifest => b'm',
+    };
+    let mut row = digest_prefix(&key.digest);
+    row.push(kind);
+    row.extend_from_slice(key.repo.as_str().as_bytes());
+    row
+}
+
+fn tag_row(repo: &RepoName, tag: &Tag) -> Vec<u8> {
+    // Neither can hold a colon.
+    Algorithm::Sha256
+        .digest(format!("{repo}:{tag}").as_bytes())
+        .output()
+        .to_vec()
+}

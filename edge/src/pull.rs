@@ -1,0 +1,187 @@
+//! The read path: a manifest or blob from the nearest bytes.
+//!
+//! What: resolve (does this repository link this digest?), then the cache, or a download that is joined or started.
+//!
+//! Invariant: a cached blob is given for a repository only if that repository is known, or was just found, to link it.
+//! Failure: [`OriginError`]. Cancellation: a client that leaves ends its own read only.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Response};
+use outport_core::body::Body;
+use outport_core::oci::digest::Digest;
+use outport_core::oci::media::OCTET_STREAM;
+use outport_core::oci::reference::{Reference, RepoName};
+use outport_core::oci::route::Fetch;
+
+use crate::coalesce::Role;
+use crate::content::Content;
+use crate::download::follower::follow;
+use crate::download::{Downloads, Head};
+use crate::resolve::Resolver;
+use crate::served::Served;
+use crate::source::OriginError;
+use crate::source::through::Through;
+
+/// Serves pulls; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Pull {
+    resolver: Resolver,
+    downloads: Downloads,
+}
+
+/// A blob that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The repository.
+    pub repo: &'a RepoName,
+    /// The blob.
+    pub digest: &'a Digest,
+    /// How much of it.
+    pub fetch: Fetch,
+    /// Conditions and ranges.
+    pub headers: &'a HeaderMap,
+}
+
+/// An answer, with how it came about.
+pub type Answer = Result<(Response<Body>, Served), OriginError>;
+
+/// How often a request joins a download that then turns out to be of no use to it.
+const ATTEMPTS_MAX: usize = 4;
+
+// === impl Pull ===
+
+impl Pull {
+    /// Returns the read path over its parts.
+    pub const fn new(resolver: Resolver, downloads: Downloads) -> Self {
+        Self {
+            resolver,
+            downloads,
+        }
+    }
+
+    /// Answers a request for a manifest.
+    pub async fn manifest(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+        fetch: Fetch,
+        headers: &HeaderMap,
+    ) -> Answer {
+        let (manifest, served) = self.resolver.manifest(repo, reference).await?;
+        let bytes = manifest.content;
+        let content = Content {
+            digest: manifest.digest,
+            size: bytes.len() as u64,
+            content_type: manifest.content_type,
+        };
+        let slice = |at: u64| usize::try_from(at).unwrap_or(bytes.len());
+        let response = content.answer(headers, fetch, |range| {
+            bytes.slice(slice(range.start)..slice(range.end)).into()
+        });
+        Ok((response, served))
+    }
+
+    /// Answers a request for a blob.
+    pub async fn blob(&self, wanted: Wanted<'_>) -> Answer {
+        if let Some(answer) = self.cached_blob(wanted).await {
+            return answer;
+        }
+        match wanted.fetch {
+            Fetch::Head => self.missing_blob_head(wanted).await,
+            Fetch::Get => self.missing_blob(wanted).await,
+        }
+    }
+
+    async fn cached_blob(&self, wanted: Wanted<'_>) -> Option<Answer> {
+        let Wanted { repo, digest, .. } = wanted;
+        let blob = self.resolver.cache().blob(digest).await?;
+        let served = if self.resolver.known_blob(repo, digest).await.is_some() {
+            Served::Hit
+        } else {
+            match self.resolver.blob_link(repo, digest).await {
+                Ok(_) => Served::Revalidated,
+                Err(error) => return Some(Err(error)),
+            }
+        };
+        let response = wanted.answer(blob.size, |range| Body::file(Arc::clone(&blob.file), range));
+        Some(Ok((response, served)))
+    }
+
+    /// Asks, even when the link is known: a client that is told that the blob is there does not push it.
+    async fn missing_blob_head(&self, wanted: Wanted<'_>) -> Answer {
+        let (link, role) = self.resolver.blob_link(wanted.repo, wanted.digest).await?;
+        let response = wanted.answer(link.size, |_| Body::empty());
+        Ok((response, served(role)))
+    }
+
+    async fn missing_blob(&self, wanted: Wanted<'_>) -> Answer {
+        let Wanted { repo, digest, .. } = wanted;
+        for _ in 0..ATTEMPTS_MAX {
+            if !self.downloads.is_running(digest) && !self.resolver.cache().may_fill() {
+                return self.pass(wanted).await;
+            }
+            let (mut download, role) = self.downloads.follow(digest, repo);
+            let is_own = download.repo() == repo;
+            if !is_own && self.resolver.known_blob(repo, digest).await.is_none() {
+                self.resolver.blob_link(repo, digest).await?;
+            }
+            match download.head().await {
+                Head::Landing(landing) => {
+                    let through = self.through(wanted, landing.size());
+                    let response = wanted.answer(landing.size(), |range| {
+                        follow(landing.clone(), through.clone(), range)
+                    });
+                    return Ok((response, served(role)));
+                }
+                Head::Passing(_) => return self.pass(wanted).await,
+                // Another repository's refusal says nothing about this one.
+                Head::Failed(OriginError::Refused(_)) if !is_own => {}
+                Head::Failed(error) => return Err(error),
+                Head::Here | Head::Asking => {
+                    if let Some(answer) = self.cached_blob(wanted).await {
+                        return answer;
+                    }
+                }
+            }
+        }
+        Err(OriginError::Busy)
+    }
+
+    /// Streams a blob past the cache.
+    async fn pass(&self, wanted: Wanted<'_>) -> Answer {
+        let (link, _) = self.resolver.blob_link(wanted.repo, wanted.digest).await?;
+        let through = self.through(wanted, link.size);
+        let response = wanted.answer(link.size, |range| through.clone().body(range));
+        Ok((response, Served::Passed))
+    }
+
+    fn through(&self, wanted: Wanted<'_>, size: u64) -> Through {
+        Through {
+            origin: self.resolver.origin().clone(),
+            repo: wanted.repo.clone(),
+            digest: *wanted.digest,
+            size,
+        }
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted<'_> {
+    fn answer(&self, size: u64, read: impl Fn(std::ops::Range<u64>) -> Body) -> Response<Body> {
+        let content = Content {
+            digest: *self.digest,
+            size,
+            content_type: http::HeaderValue::from_static(OCTET_STREAM),
+        };
+        content.answer(self.headers, self.fetch, read)
+    }
+}
+
+const fn served(role: Role) -> Served {
+    match role {
+        Role::Asked => Served::Miss,
+        Role::Joined => Served::Collapsed,
+    }
+}

@@ -1,0 +1,237 @@
+//! From a name to a manifest, and from a repository and a digest to whether it links it.
+//!
+//! What: the freshness rules. By digest: what is known to be linked and is here is served without asking. By tag: the
+//! origin is asked each time, and when it cannot be, the last known answer is served and called stale.
+//!
+//! Invariants: content is returned for a repository only if the origin said, now or before, that this repository links it.
+//! Many who ask the same share one question; a push or delete that went through here is never followed by an
+//! answer from before it. Why not only answers from after a request came in: a crowd would then cost two questions, and the
+//! moment between them cannot be told from a slower network.
+//!
+//! Failure: silence of the origin is never taken for a no. Cancellation: a question outlives who asked it.
+
+use outport_core::oci::digest::Digest;
+use outport_core::oci::reference::{Reference, RepoName, Tag};
+use outport_core::tasks::Tasks;
+
+use crate::cache::Cache;
+use crate::coalesce::{Coalesce, Role};
+use crate::names::{Link, LinkKey, LinkKind, Names};
+use crate::served::Served;
+use crate::source::{Manifest, ManifestAnswer, Origin, OriginError};
+
+/// Resolves names; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    origin: Origin,
+    cache: Cache,
+    names: Names,
+    manifests: Coalesce<(RepoName, Reference), Result<(Manifest, Served), OriginError>>,
+    links: Coalesce<LinkKey, Result<Link, OriginError>>,
+    manifest_bytes_max: u64,
+}
+
+// === impl Resolver ===
+
+impl Resolver {
+    /// Returns a resolver whose questions run on `tasks`.
+    pub fn new(
+        origin: Origin,
+        cache: Cache,
+        names: Names,
+        tasks: &Tasks,
+        manifest_bytes_max: u64,
+    ) -> Self {
+        Self {
+            origin,
+            cache,
+            names,
+            manifests: Coalesce::new(tasks.clone()),
+            links: Coalesce::new(tasks.clone()),
+            manifest_bytes_max,
+        }
+    }
+
+    /// Returns the origin that is asked.
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Returns the cache that is looked into.
+    pub const fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Returns the manifest that a repository knows by `reference`.
+    pub async fn manifest(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+    ) -> Result<(Manifest, Served), OriginError> {
+        if let Reference::Digest(digest) = reference
+            && let Some(manifest) = self.local(repo, digest).await
+        {
+            return Ok((manifest, Served::Hit));
+        }
+        let key = (repo.clone(), reference.clone());
+        let question = || {
+            let (resolver, key) = (self.clone(), key.clone());
+            async move { resolver.ask_manifest(&key.0, &key.1).await }
+        };
+        let (answer, role) = self.manifests.ask(key.clone(), question).await;
+        let (manifest, served) = answer.unwrap_or(Err(OriginError::Ending))?;
+        let served = match (served, role) {
+            (Served::Miss, Role::Joined) => Served::Collapsed,
+            (served, _) => served,
+        };
+        Ok((manifest, served))
+    }
+
+    /// Returns what the origin says now about a repository's link to a blob.
+    pub async fn blob_link(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> Result<(Link, Role), OriginError> {
+        let key = blob_key(repo, digest);
+        let question = || {
+            let (resolver, key) = (self.clone(), key.clone());
+            async move { resolver.ask_blob(key).await }
+        };
+        let (answer, role) = self.links.ask(key.clone(), question).await;
+        Ok((answer.unwrap_or(Err(OriginError::Ending))?, role))
+    }
+
+    /// Returns what is known about a repository's link to a blob, without asking.
+    pub async fn known_blob(&self, repo: &RepoName, digest: &Digest) -> Option<Link> {
+        self.names.link(&blob_key(repo, digest)).await
+    }
+
+    /// Remembers a blob that a repository was found to link.
+    pub fn learn_blob(&self, repo: &RepoName, digest: &Digest, size: u64) -> Link {
+        let link = Link {
+            content_type: http::HeaderValue::from_static(outport_core::oci::media::OCTET_STREAM),
+            size,
+        };
+        self.names.put_link(blob_key(repo, digest), link.clone());
+        link
+    }
+
+    /// Remembers and keeps a manifest that a repository was found to link.
+    pub async fn learn_manifest(&self, repo: &RepoName, manifest: &Manifest) {
+        let link = Link {
+            content_type: manifest.content_type.clone(),
+            size: manifest.content.len() as u64,
+        };
+        self.cache
+            .put_content(manifest.digest, manifest.content.clone())
+            .await;
+        self.names
+            .put_link(manifest_key(repo, &manifest.digest), link);
+    }
+
+    /// Remembers where a tag was just moved to.
+    pub fn tag_moved(&self, repo: &RepoName, tag: &Tag, digest: Digest) {
+        self.names.put_tag(repo, tag, digest);
+        self.manifests
+            .supersede(&(repo.clone(), Reference::Tag(tag.clone())));
+    }
+
+    /// Forgets a tag, or a repository's link to a manifest, that was just deleted or may have changed.
+    pub async fn forget_manifest(&self, repo: &RepoName, reference: &Reference) {
+        match reference {
+            Reference::Tag(tag) => self.names.drop_tag(repo, tag).await,
+            Reference::Digest(digest) => self.names.drop_link(manifest_key(repo, digest)).await,
+        }
+        self.manifests.supersede(&(repo.clone(), reference.clone()));
+    }
+
+    /// Forgets a repository's link to a blob that was just deleted.
+    pub async fn forget_blob(&self, repo: &RepoName, digest: &Digest) {
+        let key = blob_key(repo, digest);
+        self.names.drop_link(key.clone()).await;
+        self.links.supersede(&key);
+    }
+
+    /// Returns a manifest that is here and that the repository is known to link.
+    async fn local(&self, repo: &RepoName, digest: &Digest) -> Option<Manifest> {
+        let link = self.names.link(&manifest_key(repo, digest)).await?;
+        let content = self.cache.content(digest, self.manifest_bytes_max).await?;
+        Some(Manifest {
+            digest: *digest,
+            content_type: link.content_type,
+            content,
+        })
+    }
+
+    async fn ask_manifest(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+    ) -> Result<(Manifest, Served), OriginError> {
+        let known = match reference {
+            Reference::Tag(tag) => self.names.tag(repo, tag).await,
+            Reference::Digest(_) => None,
+        };
+        let held = match &known {
+            Some(digest) => self.local(repo, digest).await,
+            None => None,
+        };
+        let held_digest = held.as_ref().map(|manifest| manifest.digest);
+        let answer = self
+            .origin
+            .manifest(repo, reference, held_digest.as_ref())
+            .await;
+        match (answer, held) {
+            (Ok(ManifestAnswer::Manifest(manifest)), _) => {
+                self.learn_manifest(repo, &manifest).await;
+                if let Reference::Tag(tag) = reference {
+                    self.names.put_tag(repo, tag, manifest.digest);
+                }
+                Ok((manifest, Served::Miss))
+            }
+            (Ok(ManifestAnswer::Unchanged), Some(manifest)) => Ok((manifest, Served::Revalidated)),
+            (Ok(ManifestAnswer::Unchanged), None) => {
+                Err(OriginError::Nonsense("unchanged, and nothing was known"))
+            }
+            (Err(error), Some(manifest)) if error.is_silence() => {
+                tracing::debug!(repo = %repo, reference = %reference, error = %error, "answering from the last known tag");
+                Ok((manifest, Served::Stale))
+            }
+            (Err(error), _) => {
+                if error.is_not_found() {
+                    self.forget_manifest(repo, reference).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn ask_blob(&self, key: LinkKey) -> Result<Link, OriginError> {
+        match self.origin.blob_size(&key.repo, &key.digest).await {
+            Ok(size) => Ok(self.learn_blob(&key.repo, &key.digest, size)),
+            Err(error) => {
+                if error.is_not_found() {
+                    self.names.drop_link(key).await;
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn blob_key(repo: &RepoName, digest: &Digest) -> LinkKey {
+    LinkKey {
+        repo: repo.clone(),
+        digest: *digest,
+        kind: LinkKind::Blob,
+    }
+}
+
+fn manifest_key(repo: &RepoName, digest: &Digest) -> LinkKey {
+    LinkKey {
+        repo: repo.clone(),
+        digest: *digest,
+        kind: LinkKind::Manifest,
+    }
+}

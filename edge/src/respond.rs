@@ -1,0 +1,109 @@
+//! From what went wrong to a response: the only file of the edge, beside core's table, that knows which status an error has.
+
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+use outport_core::body::Body;
+use outport_core::net::respond::error_response;
+use outport_core::oci::error::{ApiError, ErrorCode};
+
+use crate::source::{OriginError, Refusal};
+
+/// How long a client is asked to wait for an origin that did not answer.
+const ORIGIN_RETRY: Duration = Duration::from_secs(2);
+
+/// How long a client is asked to wait for its turn.
+const TURN_RETRY: Duration = Duration::from_secs(1);
+
+/// How long a client is asked to wait for somebody to write a config.
+const CONFIG_RETRY: Duration = Duration::from_mins(1);
+
+/// Returns the response to a request that could not be served.
+pub fn origin_error(error: OriginError) -> Response<Body> {
+    match error {
+        OriginError::Refused(refusal) => refused(&refusal),
+        error => error_response(&error.into()),
+    }
+}
+
+impl From<OriginError> for ApiError {
+    fn from(error: OriginError) -> Self {
+        let (code, message, retry_after) = match &error {
+            OriginError::Refused(refusal) => (code(refusal.status), "refused by the origin", None),
+            OriginError::Absent => (
+                ErrorCode::Unavailable,
+                "not cached here, and this edge has no origin to ask",
+                Some(CONFIG_RETRY),
+            ),
+            OriginError::Resting(rest) => (
+                ErrorCode::Unavailable,
+                "not cached here, and the origin cannot be reached",
+                Some(*rest),
+            ),
+            OriginError::Unreachable(_) | OriginError::Slow(_) => (
+                ErrorCode::Unavailable,
+                "not cached here, and the origin cannot be reached",
+                Some(ORIGIN_RETRY),
+            ),
+            OriginError::Sick(_) | OriginError::Nonsense(_) => (
+                ErrorCode::Unavailable,
+                "not cached here, and the origin cannot answer",
+                Some(ORIGIN_RETRY),
+            ),
+            OriginError::Busy => (
+                ErrorCode::Unavailable,
+                "too many downloads are under way",
+                Some(TURN_RETRY),
+            ),
+            OriginError::Ending => (
+                ErrorCode::Unavailable,
+                "this edge is going down",
+                Some(TURN_RETRY),
+            ),
+            OriginError::RequestBody(_) => {
+                (ErrorCode::BadRequest, "the request's body broke off", None)
+            }
+        };
+        let answer = Self::new(code).with_message(message).with_source(error);
+        match retry_after {
+            Some(retry_after) => answer.with_retry_after(retry_after),
+            None => answer,
+        }
+    }
+}
+
+/// Passes the origin's no on; one that is not the specification's JSON is put in its form.
+fn refused(refusal: &Refusal) -> Response<Body> {
+    let is_json = refusal
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|ty| ty.as_bytes().starts_with(b"application/json"));
+    let mut response = if is_json {
+        let mut response = Response::new(refusal.body.clone().into());
+        let length = HeaderValue::from(refusal.body.len());
+        response.headers_mut().insert(CONTENT_LENGTH, length);
+        response
+    } else {
+        error_response(&code(refusal.status).into())
+    };
+    for (name, value) in &refusal.headers {
+        if is_json || *name != CONTENT_TYPE {
+            response.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    *response.status_mut() = refusal.status;
+    response
+}
+
+/// Returns the code that comes nearest to a status of the origin's.
+fn code(status: StatusCode) -> ErrorCode {
+    match status {
+        StatusCode::UNAUTHORIZED => ErrorCode::Unauthorized,
+        StatusCode::FORBIDDEN => ErrorCode::Denied,
+        StatusCode::NOT_FOUND => ErrorCode::NameUnknown,
+        StatusCode::TOO_MANY_REQUESTS => ErrorCode::TooManyRequests,
+        StatusCode::RANGE_NOT_SATISFIABLE => ErrorCode::RangeInvalid,
+        _ => ErrorCode::BadRequest,
+    }
+}

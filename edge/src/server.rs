@@ -1,0 +1,142 @@
+//! From a request to its response: one match over the routes, and what every answer carries.
+
+use std::sync::Arc;
+
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, WARNING};
+use http::{HeaderMap, Request, Response};
+use http_body::Body as _;
+use outport_core::body::Body;
+use outport_core::net::respond::{Note, error_response, small};
+use outport_core::oci::error::{ApiError, ErrorCode};
+use outport_core::oci::media::JSON;
+use outport_core::oci::route::{Route, Routed};
+
+use crate::forward::forward;
+use crate::metrics::{RequestMetrics, ServedLabel};
+use crate::pull::{Answer, Pull, Wanted};
+use crate::resolve::Resolver;
+use crate::respond::origin_error;
+use crate::served::Served;
+use crate::source::{HOPS_MAX, OUTPORT_HOPS};
+
+/// Answers the requests of clients; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Service(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// What this cache is called in `Cache-Status`.
+    cache_name: String,
+    pull: Pull,
+    resolver: Resolver,
+    metrics: RequestMetrics,
+}
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+// === impl Service ===
+
+impl Service {
+    /// Returns the service of the edge called `name`.
+    pub fn new(name: &str, pull: Pull, resolver: Resolver, metrics: RequestMetrics) -> Self {
+        Self(Arc::new(Inner {
+            cache_name: format!("outport-{name}"),
+            pull,
+            resolver,
+            metrics,
+        }))
+    }
+
+    /// Answers a request.
+    pub async fn call(self, request: Request<Body>) -> Response<Body> {
+        let Routed { route, .. } = match Route::parse(request.method(), request.uri()) {
+            Ok(routed) => routed,
+            Err(error) => {
+                let response = error_response(&ApiError::from(error));
+                return self.finish(response, "none", Served::Local);
+            }
+        };
+        let name = route.as_str();
+        let Some(hops) = hops(request.headers()) else {
+            let error = ApiError::new(ErrorCode::BadRequest)
+                .with_message("the request went through too many nodes");
+            return self.finish(error_response(&error), name, Served::Local);
+        };
+        let (response, served) = match self.answer(&route, hops, request).await {
+            Ok(answer) => answer,
+            Err(error) => (origin_error(error), Served::Local),
+        };
+        self.finish(response, name, served)
+    }
+
+    async fn answer(&self, route: &Route, hops: u32, request: Request<Body>) -> Answer {
+        match route {
+            Route::Ping => Ok((small(HeaderValue::from_static(JSON), "{}"), Served::Local)),
+            Route::FetchManifest {
+                repository,
+                reference,
+                fetch,
+            } => {
+                let headers = request.headers();
+                let pull = &self.0.pull;
+                pull.manifest(repository, reference, *fetch, headers).await
+            }
+            Route::FetchBlob {
+                repository,
+                digest,
+                fetch,
+            } => {
+                let wanted = Wanted {
+                    repo: repository,
+                    digest,
+                    fetch: *fetch,
+                    headers: request.headers(),
+                };
+                self.0.pull.blob(wanted).await
+            }
+            _ => {
+                let response = forward(&self.0.resolver, route, hops, request).await?;
+                Ok((response, Served::Passed))
+            }
+        }
+    }
+
+    /// Adds what every answer carries, and counts it.
+    fn finish(
+        &self,
+        mut response: Response<Body>,
+        route: &'static str,
+        served: Served,
+    ) -> Response<Body> {
+        let headers = response.headers_mut();
+        if let Some(parameters) = served.cache_status() {
+            let member = format!("{}; {parameters}", self.0.cache_name);
+            if let Ok(member) = HeaderValue::try_from(member) {
+                headers.append(CACHE_STATUS, member);
+            }
+        }
+        if served == Served::Stale {
+            let warning = HeaderValue::from_static("110 - \"Response is Stale\"");
+            headers.insert(WARNING, warning);
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        }
+        let length = response.body().size_hint().exact();
+        let label = ServedLabel { served };
+        self.0.metrics.served.get_or_create(&label).inc();
+        if let Some(length) = length {
+            self.0.metrics.bytes.get_or_create(&label).inc_by(length);
+        }
+        let served = served.as_str();
+        response.extensions_mut().insert(Note { route, served });
+        response
+    }
+}
+
+/// Returns how many nodes a request has gone through, or none when it is too many.
+fn hops(headers: &HeaderMap) -> Option<u32> {
+    let Some(told) = headers.get(OUTPORT_HOPS) else {
+        return Some(0);
+    };
+    let hops = told.to_str().ok()?.parse().ok()?;
+    (hops < HOPS_MAX).then_some(hops)
+}

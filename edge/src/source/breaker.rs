@@ -1,0 +1,175 @@
+//! When to stop asking a source that does not answer.
+//!
+//! What: a pure table of three states. Closed: every request goes. After some failures in a row it opens: none goes, so that
+//! nobody waits for a timeout that the one before already waited for. After a rest one request goes as a probe, and its
+//! outcome closes the breaker, or opens it for longer.
+//!
+//! Invariant: in each rest at most one request goes; a probe that never reports back is followed by another.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How a [`Breaker`] behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct BreakerConfig {
+    /// Failures in a row that open it.
+    pub failures: u32,
+    /// How long the first rest lasts; each one after a failed probe is twice as long.
+    pub min_rest: Duration,
+    /// The longest rest.
+    pub max_rest: Duration,
+}
+
+/// Remembers whether a source answers.
+#[derive(Debug)]
+pub struct Breaker {
+    config: BreakerConfig,
+    state: State,
+}
+
+/// Whether a request may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// It may.
+    Go,
+    /// Not before so long.
+    Rest(Duration),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Requests go.
+    Closed { failures: u32 },
+    /// None goes before `until`.
+    Open { until: Instant, rest: Duration },
+    /// One is on its way; it is given up, and another one goes, at `until`.
+    Probing { until: Instant, rest: Duration },
+}
+
+// === impl Breaker ===
+
+impl Breaker {
+    /// Returns a closed breaker.
+    pub const fn new(config: BreakerConfig) -> Self {
+        Self {
+            config,
+            state: State::Closed { failures: 0 },
+        }
+    }
+
+    /// Asks whether a request may go; one that may must report back.
+    pub fn ask(&mut self, now: Instant) -> Permit {
+        match self.state {
+            State::Closed { .. } => Permit::Go,
+            State::Open { until, .. } | State::Probing { until, .. } if now < until => {
+                Permit::Rest(until - now)
+            }
+            State::Open { rest, .. } | State::Probing { rest, .. } => {
+                let until = now + rest;
+                self.state = State::Probing { until, rest };
+                Permit::Go
+            }
+        }
+    }
+
+    /// Reports that the source answered.
+    pub const fn succeeded(&mut self) {
+        self.state = State::Closed { failures: 0 };
+    }
+
+    /// Reports that the source did not answer, or only that it cannot.
+    pub fn failed(&mut self, now: Instant) {
+        self.state = match self.state {
+            State::Closed { failures } if failures + 1 < self.config.failures => State::Closed {
+                failures: failures + 1,
+            },
+            State::Closed { .. } => open(now, self.config.min_rest),
+            // One that went before it opened says nothing new.
+            State::Open { .. } => self.state,
+            State::Probing { rest, .. } => open(now, (rest * 2).min(self.config.max_rest)),
+        };
+    }
+
+    /// Whether requests go freely.
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed { .. })
+    }
+}
+
+fn open(now: Instant, rest: Duration) -> State {
+    State::Open {
+        until: now + rest,
+        rest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: BreakerConfig = BreakerConfig {
+        failures: 3,
+        min_rest: Duration::from_secs(1),
+        max_rest: Duration::from_secs(3),
+    };
+
+    fn opened(now: Instant) -> Breaker {
+        let mut breaker = Breaker::new(CONFIG);
+        for _ in 0..CONFIG.failures {
+            assert_eq!(breaker.ask(now), Permit::Go);
+            breaker.failed(now);
+        }
+        breaker
+    }
+
+    #[test]
+    fn opens_after_failures_in_a_row() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(CONFIG);
+        for _ in 0..5 {
+            breaker.failed(now);
+            breaker.failed(now);
+            breaker.succeeded();
+        }
+        assert_eq!(breaker.ask(now), Permit::Go);
+        assert_eq!(opened(now).ask(now), Permit::Rest(CONFIG.min_rest));
+    }
+
+    #[test]
+    fn one_probe_goes_and_closes_it() {
+        let mut now = Instant::now();
+        let mut breaker = opened(now);
+        now += CONFIG.min_rest;
+        assert_eq!(breaker.ask(now), Permit::Go);
+        assert!(matches!(breaker.ask(now), Permit::Rest(_)));
+        breaker.succeeded();
+        assert!(breaker.is_closed());
+    }
+
+    #[test]
+    fn failed_probes_lengthen_the_rest_up_to_a_limit() {
+        let mut now = Instant::now();
+        let mut breaker = opened(now);
+        for rest in [1, 2, 3, 3] {
+            let rest = Duration::from_secs(rest);
+            assert_eq!(breaker.ask(now), Permit::Rest(rest));
+            // Those that were on their way all along change nothing.
+            breaker.failed(now);
+            assert_eq!(breaker.ask(now), Permit::Rest(rest));
+            now += rest;
+            assert_eq!(breaker.ask(now), Permit::Go);
+            breaker.failed(now);
+        }
+    }
+
+    #[test]
+    fn a_lost_probe_is_followed_by_another() {
+        let mut now = Instant::now();
+        let mut breaker = opened(now);
+        for _ in 0..2 {
+            now += CONFIG.min_rest;
+            assert_eq!(breaker.ask(now), Permit::Go);
+        }
+    }
+}
