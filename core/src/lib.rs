@@ -13,3 +13,6 @@ pub mod tasks;
 
 pub mod admin;
 pub mod telemetry;
+
+pub mod backoff;
+pub mod config;
