@@ -3,6 +3,7 @@
 pub mod oci;
 
 pub mod body;
+pub mod clock;
 pub mod cluster;
 pub mod store;
 
@@ -13,6 +14,3 @@ pub mod tasks;
 
 pub mod admin;
 pub mod telemetry;
-
-pub mod backoff;
-pub mod config;

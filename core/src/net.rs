@@ -1,5 +1,6 @@
 //! HTTP, as server and as client.
 
 pub mod client;
+pub mod content;
 pub mod respond;
 pub mod serve;

@@ -53,6 +53,8 @@ pub enum ErrorCode {
     BadRequest,
     /// A request that asks for too many things at once.
     UriTooLong,
+    /// The content is not the one that the request is conditional on.
+    PreconditionFailed,
     /// A real quota of the client's is used up.
     TooManyRequests,
     /// It cannot be known or done right now; worth trying again.
@@ -78,7 +80,7 @@ pub struct ApiError {
 
 impl ErrorCode {
     /// Every code, for tests and documentation.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::BlobUnknown,
         Self::BlobUploadInvalid,
         Self::BlobUploadUnknown,
@@ -99,6 +101,7 @@ impl ErrorCode {
         Self::NotFound,
         Self::BadRequest,
         Self::UriTooLong,
+        Self::PreconditionFailed,
         Self::TooManyRequests,
         Self::Unavailable,
         Self::InsufficientStorage,
@@ -203,6 +206,11 @@ impl ErrorCode {
                 "UNSUPPORTED",
                 StatusCode::BAD_REQUEST,
                 "the request cannot be understood",
+            ),
+            Self::PreconditionFailed => (
+                "UNSUPPORTED",
+                StatusCode::PRECONDITION_FAILED,
+                "the content is another one",
             ),
             Self::UriTooLong => (
                 "UNSUPPORTED",
