@@ -201,6 +201,29 @@ impl Staged {
         self.hasher.clone().finish()
     }
 
+    /// Returns what the store wants to remember.
+    pub(crate) const fn engine(&self) -> &serde_json::Value {
+        &self.engine
+    }
+
+    /// Computes the algorithm of `destination` from now on, if no bytes came before.
+    #[must_use]
+    pub(crate) fn aimed_at(self, destination: Option<&Digest>) -> Self {
+        match destination {
+            Some(digest) if self.size == 0 => Self {
+                hasher: Hasher::new(digest.algorithm()),
+                ..self
+            },
+            _ => self,
+        }
+    }
+
+    /// Replaces what the store wants to remember.
+    #[must_use]
+    pub(crate) fn with_engine(self, engine: serde_json::Value) -> Self {
+        Self { engine, ..self }
+    }
+
     /// Accounts for bytes up to `size`, which `hasher` has seen.
     #[must_use]
     pub(crate) fn advanced(self, size: u64, hasher: Hasher) -> Self {

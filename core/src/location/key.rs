@@ -5,7 +5,7 @@
 //!   format                            what wrote this directory (disks only)
 //!   blobs/<alg>/<2 hex>/<hex>         whole, verified blobs
 //!   uploads/<uuid>                    bytes of a session, on their way to a name
-//!   uploads/<uuid>.tail.<offset>      the end of a session that is too short for a part (object stores only)
+//!   uploads/<uuid>.tails/<uuid>       the end of a session that is too short for a part (object stores only)
 //!   downloads/<alg>.<hex>             what an edge is fetching (disks only)
 //!   quarantine/<alg>.<hex>            what was found not to hash to its name (disks only)
 //! ```
@@ -26,8 +26,8 @@ pub enum Key<'a> {
     Blob(&'a Digest),
     /// The bytes of an upload session.
     Upload(Uuid),
-    /// The bytes of an upload session from an offset on.
-    UploadTail(Uuid, u64),
+    /// The last bytes of an upload session, and which append left them.
+    UploadTail(Uuid, Uuid),
     /// A blob on its way in from somewhere else.
     Download(&'a Digest),
     /// A blob that was found not to hash to its name.
@@ -45,6 +45,8 @@ pub enum Folder {
     Prefix(Algorithm, u8),
     /// Of upload sessions.
     Uploads,
+    /// Of the last bytes of an upload session.
+    Tails(Uuid),
     /// Of blobs on their way in.
     Downloads,
     /// Of damaged blobs.
@@ -63,9 +65,7 @@ impl Key<'_> {
                 format!("{}/{}", folder.path(), digest.hex())
             }
             Self::Upload(id) => format!("{}/{id}", Folder::Uploads.path()),
-            Self::UploadTail(id, offset) => {
-                format!("{}/{id}.tail.{offset}", Folder::Uploads.path())
-            }
+            Self::UploadTail(id, append) => format!("{}/{append}", Folder::Tails(*id).path()),
             Self::Download(digest) => in_one_folder(Folder::Downloads, digest),
             Self::Quarantined(digest) => in_one_folder(Folder::Quarantine, digest),
         }
@@ -86,6 +86,7 @@ impl Folder {
             Self::Algorithm(algorithm) => format!("blobs/{algorithm}"),
             Self::Prefix(algorithm, byte) => format!("blobs/{algorithm}/{byte:02x}"),
             Self::Uploads => "uploads".to_owned(),
+            Self::Tails(id) => format!("{}.tails", Key::Upload(*id).path()),
             Self::Downloads => "downloads".to_owned(),
             Self::Quarantine => "quarantine".to_owned(),
         }
@@ -96,7 +97,7 @@ impl Folder {
         let digest: Digest = match self {
             Self::Prefix(algorithm, _) => format!("{algorithm}:{file_name}").parse().ok()?,
             Self::Downloads | Self::Quarantine => file_name.replacen('.', ":", 1).parse().ok()?,
-            Self::Blobs | Self::Algorithm(_) | Self::Uploads => return None,
+            Self::Blobs | Self::Algorithm(_) | Self::Uploads | Self::Tails(_) => return None,
         };
         match self {
             Self::Prefix(_, byte) if digest.output()[0] != *byte => None,
@@ -119,7 +120,7 @@ mod tests {
         check(Key::Format, "format".into());
         check(Key::Blob(&digest), format!("blobs/sha256/e3/{hex}"));
         check(Key::Upload(id), format!("uploads/{id}"));
-        check(Key::UploadTail(id, 7), format!("uploads/{id}.tail.7"));
+        check(Key::UploadTail(id, id), format!("uploads/{id}.tails/{id}"));
         check(Key::Download(&digest), format!("downloads/sha256.{hex}"));
         check(
             Key::Quarantined(&digest),

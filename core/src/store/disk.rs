@@ -192,10 +192,12 @@ impl Disk {
     fn publish_staged(&self, staged: &Staged, digest: &Digest) -> Result<(), CommitError> {
         let from = self.path(Key::Upload(staged.id()));
         let to = self.path(Key::Blob(digest));
+        let size = Some(staged.size());
+        let proven = staged.algorithm() == digest.algorithm() && staged.digest() == *digest;
         let Locked { file, flushed } = match self.lock_staged(staged.id(), staged.size()) {
             Ok(locked) => locked,
-            // An earlier commit got as far as the rename.
-            Err(LockError::Gone) if self.holds(staged, digest).map_err(store_error)? => {
+            // An earlier commit of these bytes got as far as the rename.
+            Err(LockError::Gone) if proven && file_size(&to).map_err(store_error)? == size => {
                 return sync_parent(&to).map_err(|error| store_error(error).into());
             }
             Err(error) => return Err(error.into()),
@@ -211,19 +213,14 @@ impl Disk {
         if !flushed {
             file.sync_data().map_err(store_error)?;
         }
-        if self.holds(staged, digest).map_err(store_error)? {
+        // A blob of another size is damaged, and is replaced.
+        if file_size(&to).map_err(store_error)? == size {
             durable::remove(&from).map_err(store_error)?;
             sync_parent(&to).map_err(store_error)?;
         } else {
             durable::rename(&from, &to).map_err(store_error)?;
         }
         Ok(())
-    }
-
-    /// Whether the blob is here, whole, as far as its size tells.
-    fn holds(&self, staged: &Staged, digest: &Digest) -> io::Result<bool> {
-        let size = file_size(&self.path(Key::Blob(digest)))?;
-        Ok(size == Some(staged.size()) && digest_possible(staged, digest))
     }
 }
 
@@ -253,8 +250,9 @@ impl ContentStore for Disk {
         &self,
         staged: Staged,
         content: Content<'_>,
-        _destination: Option<&Digest>,
+        destination: Option<&Digest>,
     ) -> Appended {
+        let staged = staged.aimed_at(destination);
         let (id, size) = (staged.id(), staged.size());
         let locked = self
             .blocking(move |disk| {
@@ -359,11 +357,6 @@ fn file_size(path: &Path) -> io::Result<Option<u64>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Whether the staged bytes can have this digest: known at once for the algorithm that was computed.
-fn digest_possible(staged: &Staged, digest: &Digest) -> bool {
-    staged.algorithm() != digest.algorithm() || staged.digest() == *digest
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {

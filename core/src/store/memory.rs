@@ -98,8 +98,9 @@ impl ContentStore for Memory {
         &self,
         staged: Staged,
         mut content: Content<'_>,
-        _destination: Option<&Digest>,
+        destination: Option<&Digest>,
     ) -> Appended {
+        let staged = staged.aimed_at(destination);
         let lock = match self.lock(&staged) {
             Ok(lock) => lock,
             Err(error) => {

@@ -1,0 +1,327 @@
+//! Content on its way into a bucket.
+//!
+//! What: frames are hashed as they come and gathered into a part; full parts are put while the next ones are gathered.
+
+use std::mem;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use object_store::multipart::PartId;
+use object_store::path::Path;
+use object_store::{ObjectStoreExt as _, PutPayload};
+use uuid::Uuid;
+
+use crate::location::key::Key;
+use crate::oci::digest::{Digest, Hasher};
+use crate::store::{AppendError, Appended, Content, Staged, StoreError};
+
+use super::Bucket;
+use super::error::{append_error, store_error};
+use super::state::{State, part_bytes};
+
+/// Takes all of `content`.
+pub(super) async fn append(
+    bucket: &Bucket,
+    staged: Staged,
+    content: Content<'_>,
+    destination: Option<&Digest>,
+) -> Appended {
+    let mut writer = match Writer::new(bucket, &staged, destination) {
+        Ok(writer) => writer,
+        Err(error) => {
+            return Appended {
+                staged,
+                outcome: Err(error.into()),
+            };
+        }
+    };
+    let outcome = writer.run(content).await;
+    let Writer { state, durable, .. } = writer;
+    match state.into_value() {
+        Ok(engine) => Appended {
+            staged: staged
+                .advanced(durable.size, durable.hasher)
+                .with_engine(engine),
+            outcome,
+        },
+        Err(error) => Appended {
+            staged,
+            outcome: Err(error.into()),
+        },
+    }
+}
+
+/// How far bytes have come.
+#[derive(Clone)]
+struct Position {
+    size: u64,
+    hasher: Hasher,
+}
+
+/// A part that was put.
+struct Put {
+    id: PartId,
+    bytes: usize,
+    reaches: Position,
+}
+
+struct Writer<'a> {
+    bucket: &'a Bucket,
+    id: Uuid,
+    /// The blob that this append is to end as, when its bytes can be put under its key.
+    destination: Option<&'a Digest>,
+    /// What is durable, and the value that accounts for it.
+    state: State,
+    durable: Position,
+    /// What was received.
+    received: Position,
+    /// Received, and not yet in a part under way.
+    gathered: Vec<Bytes>,
+    gathered_bytes: usize,
+    /// The index of the part that is being gathered.
+    index: usize,
+    /// Parts under way, in order.
+    under_way: FuturesOrdered<BoxFuture<'a, Result<Put, AppendError>>>,
+}
+
+// === impl Writer ===
+
+impl<'a> Writer<'a> {
+    fn new(
+        bucket: &'a Bucket,
+        staged: &Staged,
+        destination: Option<&'a Digest>,
+    ) -> Result<Self, StoreError> {
+        let position = Position {
+            size: staged.size(),
+            hasher: staged.hasher().clone(),
+        };
+        let state = State::of(staged)?;
+        Ok(Self {
+            bucket,
+            id: staged.id(),
+            // A name by another algorithm than the one computed cannot be told right before it is complete.
+            destination: destination.filter(|digest| digest.algorithm() == staged.algorithm()),
+            index: state.parts.len(),
+            state,
+            durable: position.clone(),
+            received: position,
+            gathered: Vec::new(),
+            gathered_bytes: 0,
+            under_way: FuturesOrdered::new(),
+        })
+    }
+
+    async fn run(&mut self, mut content: Content<'_>) -> Result<(), AppendError> {
+        let Some(first) = self.next_frame(&mut content).await? else {
+            return Ok(());
+        };
+        if self.state.ended || self.state.published {
+            return Err(AppendError::Gone);
+        }
+        self.forget_replaced().await;
+        self.fetch_tail().await?;
+        let taken = self.take(first, &mut content).await;
+        match taken {
+            Ok(()) => {
+                self.settle().await?;
+                self.put_end().await
+            }
+            Err(AppendError::Content(error)) => {
+                self.settle().await?;
+                self.put_tail().await?;
+                Err(AppendError::Content(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn take(&mut self, first: Bytes, content: &mut Content<'_>) -> Result<(), AppendError> {
+        let mut next = Some(first);
+        while let Some(mut frame) = next {
+            while !frame.is_empty() {
+                self.gather(&mut frame).await?;
+            }
+            next = self.next_frame(content).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the next bytes, and sees to the parts under way meanwhile.
+    async fn next_frame(
+        &mut self,
+        content: &mut Content<'_>,
+    ) -> Result<Option<Bytes>, AppendError> {
+        loop {
+            tokio::select! {
+                biased;
+                Some(put) = self.under_way.next() => self.account(put?),
+                frame = content.next() => match frame {
+                    Some(Ok(frame)) if frame.is_empty() => {}
+                    frame => return frame.transpose().map_err(AppendError::Content),
+                },
+            }
+        }
+    }
+
+    /// Takes as much of `frame` as the part has room for.
+    async fn gather(&mut self, frame: &mut Bytes) -> Result<(), AppendError> {
+        let part_bytes = part_bytes(self.bucket.0.limits.part_bytes, self.index);
+        // A tail from a time of larger parts may be larger than a part is now.
+        let room = part_bytes.saturating_sub(self.gathered_bytes);
+        let bytes = frame.split_to(room.min(frame.len()));
+        self.received.hasher.update(&bytes);
+        self.received.size += bytes.len() as u64;
+        self.gathered_bytes += bytes.len();
+        self.gathered.push(bytes);
+        if self.gathered_bytes >= part_bytes {
+            self.start_part().await?;
+        }
+        Ok(())
+    }
+
+    /// Begins to put what is gathered as a part, once there is room for one more under way.
+    async fn start_part(&mut self) -> Result<(), AppendError> {
+        let multipart = self.multipart().await?;
+        while self.under_way.len() >= self.bucket.0.limits.parts_in_flight.max(1) {
+            self.settle_one().await?;
+        }
+        let permit = loop {
+            tokio::select! {
+                biased;
+                Some(put) = self.under_way.next() => self.account(put?),
+                permit = self.bucket.0.parts.acquire() => break permit,
+            }
+        };
+        let path = self.multipart_path();
+        let (bytes, reaches) = (self.gathered_bytes, self.received.clone());
+        let (payload, index) = (self.take_gathered(), self.index);
+        let store = self.bucket.0.engine.multipart();
+        let put = async move {
+            let id = store.put_part(&path, &multipart, index, payload).await;
+            drop(permit);
+            let id = id.map_err(append_error)?;
+            Ok(Put { id, bytes, reaches })
+        };
+        self.under_way.push_back(put.boxed());
+        self.index += 1;
+        Ok(())
+    }
+
+    /// Returns the store's id of the multipart upload, which is created for the first part.
+    async fn multipart(&mut self) -> Result<String, AppendError> {
+        if let Some(multipart) = &self.state.multipart {
+            return Ok(multipart.clone());
+        }
+        self.state.destination = self.destination.map(ToString::to_string);
+        let path = self.multipart_path();
+        let store = self.bucket.0.engine.multipart();
+        // A bucket that is missing is not a session that is gone.
+        let multipart = store.create_multipart(&path).await.map_err(store_error)?;
+        self.state.multipart = Some(multipart.clone());
+        Ok(multipart)
+    }
+
+    fn multipart_path(&self) -> Path {
+        match &self.state.destination() {
+            Some(digest) => self.bucket.path(Key::Blob(digest)),
+            None => self.bucket.path(Key::Upload(self.id)),
+        }
+    }
+
+    fn take_gathered(&mut self) -> PutPayload {
+        self.gathered_bytes = 0;
+        mem::take(&mut self.gathered).into_iter().collect()
+    }
+
+    async fn settle(&mut self) -> Result<(), AppendError> {
+        while !self.under_way.is_empty() {
+            self.settle_one().await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_one(&mut self) -> Result<(), AppendError> {
+        if let Some(put) = self.under_way.next().await {
+            self.account(put?);
+        }
+        Ok(())
+    }
+
+    fn account(&mut self, put: Put) {
+        self.state.add_part(put.id.content_id, put.bytes as u64);
+        self.durable = put.reaches;
+    }
+
+    /// Puts what is gathered when all of the content is here.
+    async fn put_end(&mut self) -> Result<(), AppendError> {
+        let (Some(digest), true) = (self.destination, self.gathered_bytes > 0) else {
+            return self.put_tail().await;
+        };
+        if self.state.multipart.is_some() && self.state.is_for(digest) {
+            self.start_part().await?;
+            self.settle().await?;
+            self.state.ended = true;
+            return Ok(());
+        }
+        let whole = self.state.parts.is_empty();
+        if whole && self.received.hasher.clone().finish() == *digest {
+            let path = self.bucket.path(Key::Blob(digest));
+            self.put(&path).await?;
+            self.state.publish(digest);
+            return Ok(());
+        }
+        self.put_tail().await
+    }
+
+    /// Keeps what is gathered as an object of its own.
+    async fn put_tail(&mut self) -> Result<(), AppendError> {
+        if self.gathered_bytes == 0 {
+            return Ok(());
+        }
+        let append = Uuid::now_v7();
+        let path = self.bucket.path(Key::UploadTail(self.id, append));
+        self.put(&path).await?;
+        self.state.replace_tail(append);
+        Ok(())
+    }
+
+    async fn put(&mut self, path: &Path) -> Result<(), StoreError> {
+        let payload = self.take_gathered();
+        let put = self.bucket.0.engine.objects().put(path, payload).await;
+        put.map_err(store_error)?;
+        self.durable = self.received.clone();
+        Ok(())
+    }
+
+    /// Gathers what the append before left.
+    async fn fetch_tail(&mut self) -> Result<(), AppendError> {
+        let bytes = match self.state.tail {
+            None => Bytes::new(),
+            Some(append) => {
+                let path = self.bucket.path(Key::UploadTail(self.id, append));
+                let object = self.bucket.0.engine.objects().get(&path).await;
+                let object = object.map_err(append_error)?;
+                object.bytes().await.map_err(append_error)?
+            }
+        };
+        if self.state.parts_bytes + bytes.len() as u64 != self.received.size {
+            return Err(AppendError::Gone);
+        }
+        self.gathered_bytes = bytes.len();
+        self.gathered = vec![bytes];
+        Ok(())
+    }
+
+    /// Deletes what nobody can go back to any more; what is not deleted now is deleted with the session.
+    async fn forget_replaced(&mut self) {
+        for append in mem::take(&mut self.state.replaced) {
+            let path = self.bucket.path(Key::UploadTail(self.id, append));
+            if let Err(error) = self.bucket.remove(&path).await {
+                tracing::debug!(%path, error = &error as &dyn std::error::Error, "delete a replaced tail");
+            }
+        }
+    }
+}
