@@ -23,9 +23,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt as _, TryStreamExt as _};
-use http_body::Frame;
-use http_body_util::StreamBody;
+use futures_util::TryStreamExt as _;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, ObjectStoreExt as _};
 use tokio::sync::Semaphore;
@@ -138,7 +136,8 @@ impl ContentStore for Bucket {
     }
 
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Body>, StoreError> {
-        if range.is_empty() {
+        let length = range.end - range.start;
+        if length == 0 {
             // Stores refuse a range of no bytes.
             let size = self.size(digest).await?;
             return Ok(size.map(|_| Body::empty()));
@@ -152,10 +151,8 @@ impl ContentStore for Bucket {
         let Some(object) = found(object)? else {
             return Ok(None);
         };
-        let frames = object.into_stream().map_ok(Frame::data);
-        Ok(Some(Body::boxed(StreamBody::new(
-            frames.map_err(std::io::Error::from).boxed(),
-        ))))
+        let frames = object.into_stream().map_err(std::io::Error::from);
+        Ok(Some(Body::stream(frames).with_exact_len(length)))
     }
 
     async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {

@@ -15,20 +15,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use futures_util::stream;
-use http_body::Frame;
-use http_body_util::StreamBody;
-use tokio::task::spawn_blocking;
-
 use crate::body::Body;
 use crate::location::key::{Folder, Key};
 use crate::oci::digest::{Algorithm, Digest, Hasher};
 
 use super::{Disk, HASH_READ_BYTES, durable, open_locked};
-
-/// How much of a blob is read at once when it is sent.
-const READ_BYTES: usize = 256 << 10;
 
 /// A blob, open for reading; it can be read to its end also after it was deleted.
 #[derive(Clone, Debug)]
@@ -199,38 +190,12 @@ pub(super) fn hash(file: &File, mut hasher: Hasher) -> io::Result<Digest> {
     }
 }
 
-fn read_at(file: &File, left: &Range<u64>) -> io::Result<Bytes> {
-    let size = usize::try_from(left.end - left.start).unwrap_or(usize::MAX);
-    let mut buffer = vec![0; size.min(READ_BYTES)];
-    file.read_exact_at(&mut buffer, left.start)?;
-    Ok(buffer.into())
-}
-
 // === impl BlobFile ===
 
 impl BlobFile {
     /// Returns the bytes of `range`, which lies within the file.
     pub fn body(self, range: Range<u64>) -> Body {
-        if range.is_empty() {
-            return Body::empty();
-        }
-        let file = self.file;
-        let frames = stream::try_unfold(range, move |mut left| {
-            let file = Arc::clone(&file);
-            async move {
-                if left.is_empty() {
-                    return Ok(None);
-                }
-                let next = left.clone();
-                let bytes = spawn_blocking(move || read_at(&file, &next))
-                    .await
-                    .map_err(io::Error::other)
-                    .flatten()?;
-                left.start += bytes.len() as u64;
-                Ok(Some((Frame::data(bytes), left)))
-            }
-        });
-        Body::boxed(StreamBody::new(frames))
+        Body::file(self.file, range)
     }
 
     /// Reads the blob and says whether it hashes to `digest`.
