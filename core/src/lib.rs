@@ -14,3 +14,6 @@ pub mod tasks;
 
 pub mod admin;
 pub mod telemetry;
+
+pub mod backoff;
+pub mod config;
