@@ -200,9 +200,8 @@ mod tests {
             content_type: HeaderValue::from_static("text/plain"),
         };
         let response = content.answer(&headers, fetch, |range| {
-            TEXT[range.start as usize..range.end as usize]
-                .to_vec()
-                .into()
+            let [start, end] = [range.start, range.end].map(|at| usize::try_from(at).unwrap());
+            TEXT[start..end].to_vec().into()
         });
         let length = response.headers().get(CONTENT_LENGTH);
         let length = length.map(|length| length.to_str().unwrap().parse().unwrap());

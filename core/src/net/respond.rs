@@ -5,6 +5,7 @@
 
 use std::error::Error;
 
+use bytes::Bytes;
 use http::header::{
     ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
@@ -43,10 +44,7 @@ pub fn error_response(error: &ApiError) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    if let Some(retry_after) = error.retry_after() {
-        // Rounded up: zero would invite a client to hammer.
-        let seconds = retry_after.as_millis().div_ceil(1000).max(1);
-        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+    if let Some(seconds) = retry_after_seconds(error) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if let Some(methods) = error.allow() {
@@ -54,6 +52,30 @@ pub fn error_response(error: &ApiError) -> Response<Body> {
     }
     *response.body_mut() = body.into();
     response
+}
+
+/// Writes out the response that carries an error, for a connection that ends with it.
+///
+/// For the few replies that are made where no request was understood, and so no response can be.
+pub(super) fn hand_written_error(error: &ApiError) -> Bytes {
+    let status = error.code().status();
+    let body = error.to_json();
+    let retry_after = retry_after_seconds(error)
+        .map(|seconds| format!("retry-after: {seconds}\r\n"))
+        .unwrap_or_default();
+    let text = format!(
+        "HTTP/1.1 {} {}\r\n\
+         content-type: application/json\r\n\
+         content-length: {}\r\n\
+         docker-distribution-api-version: registry/2.0\r\n\
+         {retry_after}connection: close\r\n\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default(),
+        body.len(),
+    );
+    let mut bytes = text.into_bytes();
+    bytes.extend_from_slice(&body);
+    bytes.into()
 }
 
 /// Adds the methods that a path has to the refusal of one that it does not.
@@ -74,7 +96,7 @@ pub fn with_challenge(mut response: Response<Body>, challenge: HeaderValue) -> R
 }
 
 /// Returns a response of a few bytes with its type.
-pub fn small(content_type: HeaderValue, body: impl Into<bytes::Bytes>) -> Response<Body> {
+pub fn small(content_type: HeaderValue, body: impl Into<Bytes>) -> Response<Body> {
     let body = body.into();
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, content_type);
@@ -82,6 +104,12 @@ pub fn small(content_type: HeaderValue, body: impl Into<bytes::Bytes>) -> Respon
     let mut response = Response::new(body.into());
     *response.headers_mut() = headers;
     response
+}
+
+/// Rounded up: zero would invite a client to hammer.
+fn retry_after_seconds(error: &ApiError) -> Option<u64> {
+    let seconds = error.retry_after()?.as_millis().div_ceil(1000).max(1);
+    Some(u64::try_from(seconds).unwrap_or(u64::MAX))
 }
 
 fn log_cause(error: &ApiError) {

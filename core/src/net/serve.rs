@@ -1,27 +1,79 @@
 //! The loop that serves HTTP, the same for every listener of both binaries.
+//!
+//! What: accepts connections up to a bound, sheds those beyond it, serves HTTP/1.1 and HTTP/2 (by prior knowledge) on the
+//! rest, and drains when told to stop.
+//!
+//! Invariants: every wait for a client has a bound: for its first byte, for the head of a request, between requests, for
+//! the rest of a body, for taking what it asked for. A body that breaks never ends cleanly: its connection is reset. Every
+//! response, those that hyper makes up by itself included, is one of a registry.
+//!
+//! Failure: accepting never ends for an error; a handler that panics costs its own request a 500. Cancellation: `shutdown`
+//! stops accepting and lets requests finish; those that outlive the drain are reset, so that clients resume them.
+//!
+//! Why connections beyond the bound are accepted at all: a client whose connection hangs waits for its own timeout, one
+//! that reads a 503 goes elsewhere at once. So a few at a time are told; past those few, the kernel's queue has to do.
 
+mod accept;
+mod activity;
+mod connection;
+mod exchange;
+mod metrics;
+mod shed;
+mod socket;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use exchange::{Peer, RequestId};
+
 use crate::body::Body;
+use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
+use accept::{Accept, Acceptor};
+use connection::Connection;
+use metrics::ServerMetrics;
+
+/// How many connections beyond the bound are told so at a time.
+const SHED_CONNECTIONS: usize = 256;
 
 /// The bounds of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// How many connections are served at a time.
     pub max_connections: usize,
+    /// How long the first byte of a connection, and the head of a request from its first byte on, may take.
+    pub header_timeout: Duration,
+    /// How long a connection may idle between requests; longer than clients keep theirs (30 s), so that they close first.
+    pub idle_timeout: Duration,
+    /// How long a client may send nothing while we wait for the rest of its body.
+    pub body_stall_timeout: Duration,
+    /// How long a client may take nothing while we wait to send.
+    pub send_stall_timeout: Duration,
     /// How long a drain may take before what is left is reset.
     pub drain_timeout: Duration,
+    /// How large the head of a request may be.
+    pub max_header_bytes: usize,
+    /// How many lines the head of a request may have.
+    pub max_headers: usize,
+    /// How many requests an HTTP/2 connection may have open.
+    pub max_streams: u32,
+    /// How much the kernel holds of what a client has not been sent yet, for each connection.
+    pub unsent_bytes: u32,
 }
 
 /// A server, to be run on a listener.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct Server(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     config: Config,
+    metrics: ServerMetrics,
 }
 
 /// How a server ended.
@@ -31,24 +83,38 @@ pub struct Drained {
     pub reset: usize,
 }
 
+// === impl Config ===
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             max_connections: 16_384,
+            header_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(90),
+            body_stall_timeout: Duration::from_mins(1),
+            send_stall_timeout: Duration::from_mins(1),
             drain_timeout: Duration::from_secs(30),
+            max_header_bytes: 32 * 1024,
+            max_headers: 100,
+            max_streams: 128,
+            unsent_bytes: 256 * 1024,
         }
     }
 }
 
+// === impl Server ===
+
 impl Server {
     /// Returns a server whose metrics are labelled with `name`.
-    #[expect(unused_variables, reason = "first slice")]
     pub fn new(name: &'static str, config: Config, metrics: &Metrics) -> Self {
-        Self { config }
+        let metrics = metrics.register(|registry| {
+            let label = ("server".into(), name.into());
+            ServerMetrics::register(registry.sub_registry_with_label(label))
+        });
+        Self(Arc::new(Inner { config, metrics }))
     }
 
     /// Serves until `shutdown`, then drains.
-    #[expect(clippy::unused_async, unused_variables, reason = "first slice")]
     pub async fn run<S, F>(
         self,
         listener: TcpListener,
@@ -59,8 +125,67 @@ impl Server {
         S: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        Drained {
-            reset: self.config.max_connections,
+        self.run_on(listener, service, shutdown).await
+    }
+
+    async fn run_on<A, S, F>(self, listener: A, service: S, shutdown: CancellationToken) -> Drained
+    where
+        A: Accept,
+        S: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let Inner { config, metrics } = &*self.0;
+        let served = Arc::new(Semaphore::new(config.max_connections));
+        let shed = Arc::new(Semaphore::new(SHED_CONNECTIONS));
+        let mut acceptor = Acceptor::new(listener, config.unsent_bytes);
+        // Told apart from the caller's: hyper's own tasks (one for each HTTP/2 stream) belong to the connections.
+        let tasks = Tasks::new();
+        let reset = CancellationToken::new();
+        while let Some((stream, peer)) = shutdown.run_until_cancelled(acceptor.next()).await {
+            if let Ok(permit) = Arc::clone(&served).try_acquire_owned() {
+                let connection = Connection {
+                    server: self.clone(),
+                    peer,
+                    tasks: tasks.clone(),
+                    shutdown: shutdown.clone(),
+                    reset: reset.clone(),
+                };
+                let serving = connection.serve(stream, service.clone());
+                drop(tasks.spawn("connection", async move {
+                    let _permit = permit;
+                    serving.await;
+                }));
+                continue;
+            }
+            metrics.connections_shed.inc();
+            let permit = Arc::clone(&shed).acquire_owned();
+            let Some(permit) = shutdown.run_until_cancelled(permit).await else {
+                break;
+            };
+            drop(tasks.spawn("shed", async move {
+                let _permit = permit;
+                shed::refuse(stream).await;
+            }));
         }
+        drop(acceptor);
+        self.drain(&tasks, &reset).await
+    }
+
+    async fn drain(&self, tasks: &Tasks, reset: &CancellationToken) -> Drained {
+        let drain_timeout = self.0.config.drain_timeout;
+        let Err(still_in) = tasks.drain(drain_timeout).await else {
+            return Drained { reset: 0 };
+        };
+        let drained = Drained { reset: tasks.len() };
+        tracing::warn!(%still_in, "resetting what has not been drained in {drain_timeout:?}");
+        reset.cancel();
+        // Resetting waits for nobody; the bound is for a handler that blocks its thread.
+        if let Err(still_in) = tasks.drain(Duration::from_secs(1)).await {
+            tracing::error!(%still_in, "connections cannot be reset");
+        }
+        drained
     }
 }
+
+#[cfg(test)]
+mod tests;

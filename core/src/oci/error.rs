@@ -51,6 +51,8 @@ pub enum ErrorCode {
     NotFound,
     /// A request that cannot be understood.
     BadRequest,
+    /// The head of a request is too large.
+    HeaderTooLarge,
     /// A request that asks for too many things at once.
     UriTooLong,
     /// The content is not the one that the request is conditional on.
@@ -80,7 +82,7 @@ pub struct ApiError {
 
 impl ErrorCode {
     /// Every code, for tests and documentation.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::BlobUnknown,
         Self::BlobUploadInvalid,
         Self::BlobUploadUnknown,
@@ -100,6 +102,7 @@ impl ErrorCode {
         Self::MethodNotAllowed,
         Self::NotFound,
         Self::BadRequest,
+        Self::HeaderTooLarge,
         Self::UriTooLong,
         Self::PreconditionFailed,
         Self::TooManyRequests,
@@ -211,6 +214,11 @@ impl ErrorCode {
                 "UNSUPPORTED",
                 StatusCode::PRECONDITION_FAILED,
                 "the content is another one",
+            ),
+            Self::HeaderTooLarge => (
+                "UNSUPPORTED",
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "request headers too large",
             ),
             Self::UriTooLong => (
                 "UNSUPPORTED",

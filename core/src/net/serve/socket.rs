@@ -1,0 +1,218 @@
+//! A connection's socket, as hyper sees it.
+//!
+//! What: tells the connection's [`Activity`] what happens, gives back the bytes that were read to find out the protocol,
+//! and replaces the empty error replies that hyper makes up by itself (a head that is too large or malformed) by ours.
+//!
+//! Invariant: hyper's own replies are told apart by the fact that no handler's response is owed, never by their bytes.
+//! Cancellation: a socket that is dropped after [`Handle::reset_on_drop`], or by a panic, is reset instead of closed.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::activity::Activity;
+use crate::net::respond::hand_written_error;
+use crate::oci::error::{ApiError, ErrorCode};
+
+/// How an HTTP/2 connection begins.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The socket of a connection.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    handle: Handle,
+    /// What was read before hyper was asked to.
+    read_ahead: Bytes,
+    /// What is sent instead of a reply of hyper's.
+    reply: Bytes,
+}
+
+/// What a connection and its requests share of the socket.
+#[derive(Clone, Debug)]
+pub(super) struct Handle(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    activity: Activity,
+    reset_on_drop: bool,
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+// === impl Socket ===
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> (Self, Handle) {
+        let handle = Handle(Arc::new(Mutex::new(State {
+            activity: Activity::new(Instant::now()),
+            reset_on_drop: false,
+        })));
+        let socket = Self {
+            stream,
+            handle: handle.clone(),
+            read_ahead: Bytes::new(),
+            reply: Bytes::new(),
+        };
+        (socket, handle)
+    }
+
+    /// Reads until it is known what the client speaks; none when it sends nothing at all.
+    pub(super) async fn protocol(&mut self) -> io::Result<Option<Protocol>> {
+        let mut read = BytesMut::with_capacity(PREFACE.len());
+        let protocol = loop {
+            let mut rest = (&mut self.stream).take((PREFACE.len() - read.len()) as u64);
+            if rest.read_buf(&mut read).await? == 0 {
+                if read.is_empty() {
+                    return Ok(None);
+                }
+                break Protocol::Http1;
+            }
+            self.handle.update(Activity::received);
+            if !PREFACE.starts_with(&read) {
+                break Protocol::Http1;
+            }
+            if read.len() == PREFACE.len() {
+                self.handle.update(Activity::is_http2);
+                break Protocol::Http2;
+            }
+        };
+        self.read_ahead = read.freeze();
+        Ok(Some(protocol))
+    }
+
+    /// Notes what writing came to, or swallows what hyper made up.
+    fn poll_sent(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.handle.update(|activity, now| match &sent {
+            Poll::Ready(_) => activity.sent(),
+            Poll::Pending => activity.send_blocked(now),
+        });
+        sent
+    }
+
+    fn owes_response(&self) -> bool {
+        self.handle.0.lock().activity.owes_response()
+    }
+
+    fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.reply.has_remaining() {
+            let sent = Pin::new(&mut self.stream).poll_write(cx, &self.reply);
+            let sent = ready!(self.poll_sent(sent))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.reply.advance(sent);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read_ahead.has_remaining() {
+            let length = self.read_ahead.len().min(buf.remaining());
+            buf.put_slice(&self.read_ahead.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.handle.update(Activity::received);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if !self.owes_response() {
+            self.reply = own_reply(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let sent = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.poll_sent(sent)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !self.owes_response() {
+            self.reply = own_reply(slices.first().map_or(&[], |slice| slice));
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        let sent = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.poll_sent(sent)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_reply(cx))?;
+        self.handle.update(|activity, _| activity.flushed());
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_reply(cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.handle.0.lock().reset_on_drop || std::thread::panicking() {
+            // Fails only for a connection that is gone already.
+            drop(self.stream.set_zero_linger());
+        }
+    }
+}
+
+/// Returns our reply in place of one that hyper made up, of which only the status is kept.
+fn own_reply(hypers: &[u8]) -> Bytes {
+    let error = match hypers.get(b"HTTP/1.1 ".len()..b"HTTP/1.1 ".len() + 3) {
+        Some(b"414") => {
+            ApiError::new(ErrorCode::UriTooLong).with_message("the request's address is too long")
+        }
+        Some(b"431") => ErrorCode::HeaderTooLarge.into(),
+        _ => ErrorCode::BadRequest.into(),
+    };
+    hand_written_error(&error)
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// Notes something that happens now.
+    pub(super) fn update<T>(&self, update: impl FnOnce(&mut Activity, Instant) -> T) -> T {
+        update(&mut self.0.lock().activity, Instant::now())
+    }
+
+    /// Makes the client see a broken connection instead of a clean end.
+    pub(super) fn reset_on_drop(&self) {
+        self.0.lock().reset_on_drop = true;
+    }
+}
