@@ -15,6 +15,7 @@
 
 pub mod door;
 pub mod node;
+pub mod postgres;
 pub mod process;
 
 pub mod client;
