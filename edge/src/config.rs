@@ -1,11 +1,16 @@
 //! What an edge is told: every bound of every part, with its default.
+//!
+//! The only place of the edge that reads its file and the environment. `config/edge.toml` says what each key is for.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::Uri;
+use outport_core::config::{ByteSize, Loaded, Problems, Section, Sources};
 use outport_core::net::client::{self, BaseUrl};
 use outport_core::net::serve;
+use outport_core::telemetry;
 
 use crate::cache::CacheConfig;
 use crate::download::DownloadConfig;
@@ -38,6 +43,8 @@ pub struct Config {
     pub downloads: DownloadConfig,
     /// The bounds of connections from clients.
     pub server: serve::Config,
+    /// What is logged.
+    pub log: telemetry::Config,
 }
 
 /// Where the origin is, and how connections to it are made.
@@ -51,43 +58,225 @@ pub struct OriginSite {
 
 // === impl Config ===
 
-impl Default for Config {
-    fn default() -> Self {
+impl Config {
+    /// Reads the file, if there is one, the environment and `key=value` settings, the later winning.
+    pub fn load(file: Option<&Path>, set: &[String]) -> Result<Loaded<Self>, Problems> {
+        let env: Vec<_> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let sources = Sources {
+            file,
+            env: &env,
+            set,
+            read_file: &|path| std::fs::read_to_string(path),
+        };
+        outport_core::config::read(sources, Self::read)
+    }
+
+    /// Takes the keys of an edge.
+    pub fn read(section: &mut Section<'_>) -> Self {
+        let region = name(section, "region", "local");
+        let name = name(section, "name", "edge-1");
+        let listen = section.take("listen", loopback(5000));
+        let admin_listen = section.take("admin_listen", loopback(5100));
+        let (cache_path, cache, names) = section.section("cache", |section| {
+            let path = section.take("path", PathBuf::from("data/edge"));
+            (path, cache(section), names(section))
+        });
+        let (origin, questions) =
+            section.section("origin", |section| (origin(section), questions(section)));
+        let downloads = section.section("downloads", downloads);
+        let server = section.section("server", server);
+        let log = section.section("log", log);
         Self {
-            region: "local".to_owned(),
-            name: "edge-1".to_owned(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
-            admin_listen: SocketAddr::from(([127, 0, 0, 1], 5100)),
-            cache_path: "data/edge".into(),
-            cache: CacheConfig {
-                capacity_bytes: 100 << 30,
-                memory_bytes: 16 << 20,
-                open_files: 128,
-                disk_rest: Duration::from_secs(10),
-            },
-            names: NamesConfig {
-                entries_in_memory: 20_000,
-                rows_max: 1_000_000,
-                page_cache_bytes: 4 << 20,
-            },
-            origin: None,
-            questions: OriginConfig {
-                answer_timeout: Duration::from_millis(1500),
-                manifest_bytes_max: 4 << 20,
-                breaker: BreakerConfig {
-                    failures: 3,
-                    min_rest: Duration::from_millis(500),
-                    max_rest: Duration::from_secs(10),
-                },
-            },
-            downloads: DownloadConfig {
-                concurrent_max: 64,
-                turn_timeout: Duration::from_secs(1),
-                retries: 6,
-                retry_pause: Duration::from_millis(100),
-                retry_pause_max: Duration::from_secs(5),
-            },
-            server: serve::Config::default(),
+            region,
+            name,
+            listen,
+            admin_listen,
+            cache_path,
+            cache,
+            names,
+            origin,
+            questions,
+            downloads,
+            server,
+            log,
+        }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Takes a name that can stand in a header and a path.
+fn name(section: &mut Section<'_>, key: &str, default: &str) -> String {
+    let name: String = section.take(key, default.to_owned());
+    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_name = name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.len() <= 63
+        && name.bytes().all(|byte| is_word(byte) || byte == b'-');
+    if !is_name {
+        let message = "expected 1 to 63 lower-case letters, digits and dashes, the first no dash";
+        section.problem(key, message);
+    }
+    name
+}
+
+fn cache(section: &mut Section<'_>) -> CacheConfig {
+    let size =
+        |section: &mut Section<'_>, key, default: ByteSize| section.take(key, default).as_u64();
+    CacheConfig {
+        capacity_bytes: size(section, "capacity", ByteSize::gib(100)),
+        memory_bytes: size(section, "memory", ByteSize::mib(32)),
+        open_files: section.take("open_files", 128),
+        disk_rest: section.take("disk_rest", Duration::from_secs(10)),
+    }
+}
+
+fn names(section: &mut Section<'_>) -> NamesConfig {
+    NamesConfig {
+        entries_in_memory: section.take("names_in_memory", 20_000),
+        rows_max: section.take("names", 1_000_000),
+        page_cache_bytes: section
+            .take("names_page_cache", ByteSize::mib(4))
+            .as_usize(),
+    }
+}
+
+fn origin(section: &mut Section<'_>) -> Option<OriginSite> {
+    let mut urls = Vec::new();
+    for url in section.take("urls", Vec::<Uri>::new()) {
+        match url.to_string().parse::<BaseUrl>() {
+            Ok(url) => urls.push(url),
+            Err(error) => section.problem("urls", error.to_string()),
+        }
+    }
+    let client = client::Config {
+        connect_timeout: section.take("connect_timeout", Duration::from_secs(1)),
+        header_timeout: section.take("header_timeout", Duration::from_secs(30)),
+        stall_timeout: section.take("stall_timeout", Duration::from_secs(30)),
+        idle_timeout: section.take("idle_timeout", Duration::from_secs(30)),
+        max_idle_per_host: section.take("idle_connections", 64),
+        avoid_for: section.take("avoid_for", Duration::from_secs(5)),
+        ca_file: section.take_opt("ca_file"),
+    };
+    (!urls.is_empty()).then_some(OriginSite { urls, client })
+}
+
+fn questions(section: &mut Section<'_>) -> OriginConfig {
+    OriginConfig {
+        answer_timeout: section.take("answer_timeout", Duration::from_millis(1500)),
+        manifest_bytes_max: section.take("manifest_max", ByteSize::mib(4)).as_u64(),
+        breaker: BreakerConfig {
+            failures: positive(section, "failures", 3),
+            min_rest: section.take("min_rest", Duration::from_millis(500)),
+            max_rest: section.take("max_rest", Duration::from_secs(10)),
+        },
+    }
+}
+
+fn downloads(section: &mut Section<'_>) -> DownloadConfig {
+    let concurrent_max = positive(section, "concurrent", 64);
+    DownloadConfig {
+        concurrent_max: usize::try_from(concurrent_max).unwrap_or(usize::MAX),
+        turn_timeout: section.take("turn_timeout", Duration::from_secs(1)),
+        retries: section.take("retries", 6),
+        retry_pause: section.take("retry_pause", Duration::from_millis(100)),
+        retry_pause_max: section.take("retry_pause_max", Duration::from_secs(5)),
+    }
+}
+
+fn server(section: &mut Section<'_>) -> serve::Config {
+    let default = serve::Config::default();
+    let connections = u32::try_from(default.max_connections).unwrap_or(u32::MAX);
+    let connections = positive(section, "connections", connections);
+    let kib = |bytes: usize| ByteSize::kib(u32::try_from(bytes >> 10).unwrap_or(u32::MAX));
+    let unsent = ByteSize::bytes(default.unsent_bytes.into());
+    serve::Config {
+        max_connections: usize::try_from(connections).unwrap_or(usize::MAX),
+        header_timeout: section.take("header_timeout", default.header_timeout),
+        idle_timeout: section.take("idle_timeout", default.idle_timeout),
+        body_stall_timeout: section.take("body_stall_timeout", default.body_stall_timeout),
+        send_stall_timeout: section.take("send_stall_timeout", default.send_stall_timeout),
+        drain_timeout: section.take("drain_timeout", default.drain_timeout),
+        max_header_bytes: section
+            .take("header_max", kib(default.max_header_bytes))
+            .as_usize(),
+        max_headers: section.take("header_lines", default.max_headers),
+        max_streams: section.take("streams", default.max_streams),
+        unsent_bytes: u32::try_from(section.take("unsent", unsent).as_u64()).unwrap_or(u32::MAX),
+    }
+}
+
+fn log(section: &mut Section<'_>) -> telemetry::Config {
+    let filter: String = section.take("filter", "info".to_owned());
+    telemetry::Config::new(filter).unwrap_or_else(|error| {
+        section.problem("filter", error.to_string());
+        telemetry::Config::default()
+    })
+}
+
+/// Takes a number with which nothing would work if it were 0.
+fn positive(section: &mut Section<'_>, key: &str, default: u32) -> u32 {
+    let number = section.take(key, default);
+    if number == 0 {
+        section.problem(key, "expected at least 1");
+    }
+    number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: Option<&Path>, set: &[&str]) -> Result<Loaded<Config>, Problems> {
+        let set: Vec<_> = set.iter().map(|&set| set.to_owned()).collect();
+        let sources = Sources {
+            file,
+            env: &[],
+            set: &set,
+            read_file: &|path| std::fs::read_to_string(path),
+        };
+        outport_core::config::read(sources, Config::read)
+    }
+
+    #[test]
+    fn the_documented_defaults_are_the_true_ones() {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../config/edge.toml"));
+        let loaded = load(Some(path), &[]).unwrap();
+        assert_eq!(loaded.untrue_defaults(), Vec::<&str>::new());
+        let text = std::fs::read_to_string(path).unwrap();
+        for entry in &loaded.entries {
+            let key = entry.key.rsplit('.').next().unwrap();
+            assert!(
+                text.contains(&format!("{key} = ")),
+                "{key} is not documented"
+            );
+        }
+    }
+
+    #[test]
+    fn all_problems_are_found_at_once() {
+        let set = [
+            "name=A B",
+            "cache.capacity=much",
+            "origin.urls=ftp://origin",
+            "downloads.concurrent=0",
+            "tls.key=k",
+        ];
+        let problems = load(None, &set).unwrap_err();
+        let keys: Vec<_> = problems
+            .iter()
+            .map(|problem| problem.key.as_str())
+            .collect();
+        for set in set {
+            let key = set.split('=').next().unwrap();
+            let section = key.split('.').next().unwrap();
+            assert!(
+                keys.contains(&key) || keys.contains(&section),
+                "{key}: {problems}"
+            );
         }
     }
 }

@@ -21,7 +21,6 @@ pub mod coalesce;
 pub mod forward;
 pub mod source;
 
-pub mod content;
 pub mod metrics;
 pub mod respond;
 pub mod served;

@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Response};
 use outport_core::body::Body;
+use outport_core::net::content::Content;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::media::OCTET_STREAM;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::Fetch;
 
 use crate::coalesce::Role;
-use crate::content::Content;
+
 use crate::download::follower::follow;
 use crate::download::{Downloads, Head};
 use crate::resolve::Resolver;

@@ -161,13 +161,12 @@ impl Fill<'_> {
     /// Asks for the rest until there is an answer or it is no use.
     async fn resume(&self, writer: &Writer, failures: &mut u32) -> Result<Body, Ended> {
         let config = &self.parts.config;
-        loop {
-            if *failures >= config.retries {
-                return Err(Ended::Broken);
-            }
+        // The breaker may be open because of others.
+        let mut rest = Duration::ZERO;
+        while *failures < config.retries {
             let pause = config.retry_pause.saturating_mul(1 << (*failures).min(16));
             *failures += 1;
-            sleep(pause.min(config.retry_pause_max)).await;
+            sleep(pause.min(config.retry_pause_max).max(rest)).await;
             self.parts.metrics.resumes.inc();
             let from = writer.written();
             match self.ask(from).await {
@@ -175,10 +174,15 @@ impl Fill<'_> {
                 Ok(_) => return Err(self.mismatch("the blob changed its size")),
                 Err(error) if error.is_silence() => {
                     tracing::info!(digest = %self.digest, from_bytes = from, error = %error, "download not resumed yet");
+                    rest = match error {
+                        OriginError::Resting(rest) => rest,
+                        _ => Duration::ZERO,
+                    };
                 }
-                Err(_) => return Err(Ended::Broken),
+                Err(_) => break,
             }
         }
+        Err(Ended::Broken)
     }
 
     /// Moves one answer's bytes into the landing. Receiving goes on while a batch is hashed and written.
