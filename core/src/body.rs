@@ -66,6 +66,13 @@ pub enum CollectError {
 /// Adapts a stream of bytes.
 struct FromStream<S>(S);
 
+/// A body and what lives as long as it.
+struct Holding<T> {
+    body: Body,
+    #[expect(dead_code, reason = "held to be dropped")]
+    held: T,
+}
+
 // === impl Body ===
 
 impl Body {
@@ -121,6 +128,15 @@ impl Body {
             return self;
         }
         Self::boxed(Exact::new(self, length))
+    }
+
+    /// Keeps something for as long as the body lives.
+    #[must_use]
+    pub fn holding(self, held: impl Send + Unpin + 'static) -> Self {
+        if self.is_end_stream() {
+            return self;
+        }
+        Self::boxed(Holding { body: self, held })
     }
 
     /// Returns the data as a stream.
@@ -249,6 +265,28 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin> HttpBody for FromStream<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         self.0.poll_next_unpin(cx).map_ok(Frame::data)
+    }
+}
+
+// === impl Holding ===
+
+impl<T: Unpin> HttpBody for Holding<T> {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

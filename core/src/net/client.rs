@@ -2,23 +2,69 @@
 //!
 //! What: requests to one of several base URLs that are the same registry, tried in their order; those that were just
 //! found unreachable come last. Bodies stream both ways and always as they are: no encoding is asked for or undone, and no
-//! redirect is followed.
+//! redirect is followed. Headers that are of one connection only are left out both ways.
 //!
-//! Failure: [`ClientError`] tells apart what never reached the registry, what took too long and what broke off. A request
-//! moves on to the next URL when nothing of it was sent, or when it is safe to repeat and its body is untouched.
-//! Cancellation: dropping the future drops the request. A response's body that stalls or breaks ends with an error.
+//! Invariant: a request's body is handed to one URL only; a request is sent again only when nothing of it was sent, or when
+//! it is safe to repeat and its body is untouched.
+//!
+//! Failure: [`ClientError`] tells apart what never reached the registry, what took too long and what broke off. A
+//! response's body that stalls or breaks ends with an error. Cancellation: dropping the future drops the request.
+//!
+//! Why the tasks of connections are not on a `Tasks`: they live as long as the client or a body that it returned, which
+//! are what is drained; on their own they hold nothing that needs an end.
 
+mod avoid;
 mod base_url;
+mod connect;
+mod outgoing;
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout};
 
 pub use base_url::{BadBaseUrl, BaseUrl};
 
 use crate::body::Body;
+use crate::net::respond::chain;
+use avoid::Avoid;
+use connect::Connector;
+use outgoing::{Lease, Transfer};
+
+/// How much of a response hyper reads ahead on an HTTP/1 connection.
+const READ_AHEAD_BYTES: usize = 128 * 1024;
+
+/// How much may be sent ahead to us in HTTP/2; sized for 100 ms at 80 MB/s.
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Headers that say something about one connection.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
 
 /// The bounds of a client.
 #[derive(Clone, Debug)]
@@ -33,6 +79,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How many idle connections are kept to each host.
     pub max_idle_per_host: usize,
+    /// How many requests may be under way, their responses' bodies included; more wait.
+    pub max_requests: usize,
     /// How long a URL that was found unreachable is tried last.
     pub avoid_for: Duration,
     /// A file of certificates (PEM) to trust beside the system's.
@@ -41,7 +89,16 @@ pub struct Config {
 
 /// A client of a registry; a clone shares its connections.
 #[derive(Clone, Debug)]
-pub struct Client;
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: legacy::Client<Connector, Lease>,
+    urls: Vec<BaseUrl>,
+    avoid: Mutex<Avoid>,
+    requests: Arc<Semaphore>,
+    config: Config,
+}
 
 /// The registry could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +129,15 @@ pub enum ClientError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The request's path cannot be put behind the URL.
+    #[error("put the path behind {url}")]
+    Path {
+        /// Which.
+        url: BaseUrl,
+        /// Why.
+        #[source]
+        source: http::Error,
+    },
     /// The request's own body broke off.
     #[error("read the request's body")]
     RequestBody(#[source] io::Error),
@@ -101,30 +167,165 @@ pub enum BadClient {
 
 impl Client {
     /// Returns a client of the registry that all of `urls` are.
-    #[expect(
-        clippy::needless_pass_by_value,
-        unused_variables,
-        reason = "first slice"
-    )]
     pub fn new(urls: Vec<BaseUrl>, config: Config) -> Result<Self, BadClient> {
-        Err(BadClient::NoUrls)
+        if urls.is_empty() {
+            return Err(BadClient::NoUrls);
+        }
+        let pool = legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(config.idle_timeout)
+            .pool_max_idle_per_host(config.max_idle_per_host)
+            .http1_max_buf_size(READ_AHEAD_BYTES)
+            .http2_initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+            .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+            .http2_keep_alive_interval(config.idle_timeout / 2)
+            .http2_keep_alive_timeout(config.connect_timeout)
+            .build(Connector::new(&config)?);
+        Ok(Self(Arc::new(Inner {
+            pool,
+            avoid: Mutex::new(Avoid::new(urls.len(), config.avoid_for)),
+            urls,
+            requests: Arc::new(Semaphore::new(config.max_requests)),
+            config,
+        })))
     }
 
     /// Sends a request, whose URI is only path and query (`/v2/...`), and returns the response once its head is in.
-    #[expect(unused_variables, clippy::unused_async, reason = "first slice")]
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, ClientError> {
-        Err(ClientError::RequestBody(io::ErrorKind::Unsupported.into()))
+        let Inner { urls, avoid, .. } = &*self.0;
+        let order = avoid.lock().order(Instant::now());
+        let permit = self.permit(&urls[order[0]]).await?;
+        let (mut parts, body) = request.into_parts();
+        parts.headers = sent_headers(&parts.headers);
+        let is_safe = parts.method.is_safe();
+        let transfer = Transfer::new(body);
+        let mut left = VecDeque::from(order);
+        let mut broke = false;
+        loop {
+            let Some(index) = left.pop_front() else {
+                // Cannot be: the loop returns with the last of them.
+                return Err(ClientError::RequestBody(io::ErrorKind::Other.into()));
+            };
+            let outcome = self.attempt(&urls[index], &parts, &transfer).await;
+            let error = match outcome {
+                Ok(response) => {
+                    avoid.lock().works(index);
+                    return Ok(self.received(response, permit));
+                }
+                Err(error) => error,
+            };
+            if let Some(error) = transfer.take_failure() {
+                return Err(ClientError::RequestBody(error));
+            }
+            if matches!(error, ClientError::Broken { .. }) && !broke {
+                // Most likely a connection that the other side closed while it was idle.
+                broke = true;
+                left.push_front(index);
+            } else {
+                avoid.lock().fails(index, Instant::now());
+            }
+            let repeatable = is_safe || matches!(error, ClientError::Unreachable { .. });
+            if left.is_empty() || !repeatable || !transfer.is_untouched() {
+                return Err(error);
+            }
+            tracing::debug!(error = chain(&error), "trying again");
+        }
     }
+
+    async fn permit(&self, url: &BaseUrl) -> Result<OwnedSemaphorePermit, ClientError> {
+        let after = self.0.config.header_timeout;
+        let permit = Arc::clone(&self.0.requests).acquire_owned();
+        match timeout(after, permit).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // Nobody closes the semaphore.
+            Ok(Err(_)) | Err(_) => Err(ClientError::Timeout {
+                url: url.clone(),
+                after,
+            }),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        url: &BaseUrl,
+        parts: &http::request::Parts,
+        transfer: &Transfer,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let root = PathAndQuery::from_static("/");
+        let path = parts.uri.path_and_query().unwrap_or(&root);
+        let uri = url.join(path).map_err(|source| ClientError::Path {
+            url: url.clone(),
+            source,
+        })?;
+        let mut request = Request::new(transfer.lease());
+        *request.method_mut() = parts.method.clone();
+        *request.uri_mut() = uri;
+        request.headers_mut().clone_from(&parts.headers);
+        let mut sending = pin!(self.0.pool.request(request));
+        loop {
+            let (deadline, after) = transfer.deadline(&self.0.config);
+            tokio::select! {
+                biased;
+                sent = sending.as_mut() => return sent.map_err(|error| ClientError::of(url, error)),
+                () = sleep_until(deadline) => {
+                    // The body may have moved on meanwhile.
+                    if transfer.deadline(&self.0.config).0 <= Instant::now() {
+                        let url = url.clone();
+                        return Err(ClientError::Timeout { url, after });
+                    }
+                }
+            }
+        }
+    }
+
+    fn received(
+        &self,
+        response: Response<Incoming>,
+        permit: OwnedSemaphorePermit,
+    ) -> Response<Body> {
+        let stall_timeout = self.0.config.stall_timeout;
+        let mut response = response.map(|body| Body::incoming(body, stall_timeout).holding(permit));
+        for name in HOP_BY_HOP {
+            response.headers_mut().remove(name);
+        }
+        response
+    }
+}
+
+/// Returns the headers that are sent for those that were given.
+fn sent_headers(given: &HeaderMap) -> HeaderMap {
+    let mut headers = given.clone();
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    // The host is that of the URL; nobody waits for a 100.
+    headers.remove(HOST);
+    headers.remove(EXPECT);
+    // Anything else would change the bytes, and so their digest.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers
 }
 
 // === impl ClientError ===
 
 impl ClientError {
+    fn of(url: &BaseUrl, error: legacy::Error) -> Self {
+        let url = url.clone();
+        let unreachable = error.is_connect();
+        let source = Box::new(error);
+        if unreachable {
+            Self::Unreachable { url, source }
+        } else {
+            Self::Broken { url, source }
+        }
+    }
+
     /// Whether trying again may help.
     pub const fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Timeout { .. } | Self::Broken { .. } => true,
-            Self::RequestBody(_) => false,
+            Self::Path { .. } | Self::RequestBody(_) => false,
         }
     }
 }
@@ -139,8 +340,12 @@ impl Default for Config {
             stall_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
             max_idle_per_host: 64,
+            max_requests: 1024,
             avoid_for: Duration::from_secs(5),
             ca_file: None,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
