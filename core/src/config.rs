@@ -9,6 +9,8 @@
 //!
 //! Why not serde with `deny_unknown_fields`: it stops at the first problem, and cannot tell where a value came from.
 
+pub mod process;
+
 mod section;
 mod setting;
 mod tree;

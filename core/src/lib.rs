@@ -17,3 +17,4 @@ pub mod telemetry;
 
 pub mod backoff;
 pub mod config;
+pub mod process;

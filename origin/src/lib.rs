@@ -1,3 +1,201 @@
 //! The origin: a full registry that owns the database master.
+//!
+//! [`Origin::build`] is the composition root, the only place that sees all parts; [`Origin::run`] serves until told to end.
+//! A request goes through the modules in the order in which they are declared.
+//!
+//! Invariant: an origin keeps nothing of its own. Any number of them over one database and one location are one registry.
+
+pub mod config;
+
+mod api;
+mod upload;
+
+pub mod publish;
+
+pub mod names;
 
 pub mod metadata;
+
+pub mod sweep;
+
+mod respond;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outport_core::admin::{self, Readiness};
+use outport_core::location::{self, Location};
+use outport_core::net::serve::Server;
+use outport_core::process;
+use outport_core::tasks::Tasks;
+use outport_core::telemetry::Metrics;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Api;
+use crate::api::blobs::Blobs;
+use crate::api::lists::Lists;
+use crate::api::manifests::Manifests;
+use crate::api::push::Push;
+use crate::config::Config;
+use crate::metadata::sql::Sql;
+use crate::metadata::{Metadata, MetadataError};
+use crate::names::Names;
+use crate::sweep::Sweep;
+
+/// An origin, ready to be run.
+#[derive(Debug)]
+pub struct Origin {
+    config: Config,
+    seams: Seams,
+    api: Api,
+    sweep: Sweep,
+    database: Sql,
+}
+
+/// What an origin shares with the process around it.
+#[derive(Clone, Debug, Default)]
+pub struct Seams {
+    /// Where its metrics are registered.
+    pub metrics: Metrics,
+    /// Where it says whether it would serve.
+    pub readiness: Readiness,
+    /// What its tasks run on.
+    pub tasks: Tasks,
+}
+
+/// Where an origin listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients and edges.
+    pub public: TcpListener,
+    /// For operators.
+    pub admin: TcpListener,
+}
+
+/// An origin could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The database cannot be used.
+    #[error("open the database")]
+    Database(#[from] MetadataError),
+    /// The location cannot be used.
+    #[error("open the location")]
+    Location(#[from] location::OpenError),
+    /// The runtime ends already.
+    #[error("shutting down")]
+    Ending,
+}
+
+/// How long tasks may take to end when all clients are gone.
+const TASKS_DRAIN: Duration = Duration::from_secs(5);
+
+// === impl Origin ===
+
+impl Origin {
+    /// Builds an origin; opens its database and its location, and no port.
+    pub async fn build(config: Config, seams: Seams) -> Result<Self, BuildError> {
+        let (url, options) = (config.location.clone(), config.location_options.clone());
+        let location = tokio::task::spawn_blocking(move || Location::open(url, &options));
+        let location = location.await.or(Err(BuildError::Ending))??;
+        let store = Arc::clone(location.store());
+        let database = Sql::open(&config.database).await?;
+        let metadata: Arc<dyn Metadata> = Arc::new(database.clone());
+        let names = Names::new(Arc::clone(&metadata), config.names, &seams.tasks);
+
+        let api = Api {
+            blobs: Blobs {
+                metadata: Arc::clone(&metadata),
+                names: names.clone(),
+            },
+            lists: Lists {
+                metadata: Arc::clone(&metadata),
+                names: names.clone(),
+                page_limit: config.page_limit,
+            },
+            manifests: Manifests {
+                metadata: Arc::clone(&metadata),
+                names: names.clone(),
+                missing_blobs: config.manifests.missing_blobs,
+            },
+            push: Push {
+                metadata: Arc::clone(&metadata),
+                names,
+                store: Arc::clone(&store),
+                location: location.name().into(),
+                tasks: seams.tasks.clone(),
+            },
+            store: Arc::clone(&store),
+            max_manifest: config.manifests.max_bytes,
+        };
+        let sweep = Sweep {
+            metadata,
+            store,
+            config: config.sweep,
+        };
+        Ok(Self {
+            config,
+            seams,
+            api,
+            sweep,
+            database,
+        })
+    }
+
+    /// Serves until `shutdown`, then drains: clients first, then tasks.
+    pub async fn run(self, listeners: Listeners, shutdown: CancellationToken) {
+        let Self {
+            config,
+            seams,
+            api,
+            sweep,
+            database,
+        } = self;
+        sweep.spawn(&seams.tasks);
+        tracing::info!(region = config.region, "origin is up");
+        let ended = CancellationToken::new();
+        let api = Arc::new(api);
+        let public = Server::new("origin", config.server.clone(), &seams.metrics).run(
+            listeners.public,
+            move |request| {
+                let api = Arc::clone(&api);
+                async move { api.handle(request).await }
+            },
+            shutdown.clone(),
+        );
+        let admin = Server::new("origin_admin", config.server, &seams.metrics).run(
+            listeners.admin,
+            admin::service(seams.metrics.clone(), seams.readiness.clone()),
+            ended.clone(),
+        );
+        let draining = async {
+            shutdown.cancelled().await;
+            seams.readiness.block("origin", "draining");
+        };
+        let clients = async {
+            let (_drained, ()) = tokio::join!(public, draining);
+            seams.tasks.cancel();
+            if let Err(still_in) = seams.tasks.drain(TASKS_DRAIN).await {
+                tracing::warn!(error = %still_in, "tasks of the origin did not end in time");
+            }
+            ended.cancel();
+        };
+        tokio::join!(admin, clients);
+        database.close().await;
+        tracing::info!(region = config.region, "origin is down");
+    }
+}
+
+/// Runs an origin as this process, on the ports of its configuration, until the process is told to end.
+pub async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let seams = Seams::default();
+    let shutdown = process::termination(&seams.tasks)?;
+    let (listen, admin_listen) = (config.listen, config.admin_listen);
+    let origin = Origin::build(config, seams).await?;
+    let listeners = Listeners {
+        public: process::bind("origin", "api", listen).await?,
+        admin: process::bind("origin", "admin", admin_listen).await?,
+    };
+    origin.run(listeners, shutdown).await;
+    Ok(())
+}

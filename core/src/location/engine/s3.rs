@@ -5,7 +5,6 @@
 //! Failure: requests are bounded by [`Options`] in time and number; `object_store` retries with its own backoff, which ignores
 //! `Retry-After`, so the bounds are short and the rest is left to our callers.
 
-use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +21,7 @@ use object_store::{BackoffConfig, ClientOptions, Error, ObjectStore, Result, Ret
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{CopyPart, Engine};
+use crate::config::Secret;
 
 /// What of a key may stand in `x-amz-copy-source` as it is.
 const COPY_SOURCE: &AsciiSet = &NON_ALPHANUMERIC
@@ -84,10 +84,6 @@ pub enum Credentials {
     Anonymous,
 }
 
-/// A text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
 /// A bucket.
 #[derive(Debug)]
 pub struct S3 {
@@ -95,14 +91,6 @@ pub struct S3 {
     http: HttpClient,
     bucket: String,
     attempts_max: usize,
-}
-
-// === impl Secret ===
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
 }
 
 // === impl Options ===
@@ -152,9 +140,9 @@ impl Options {
             Credentials::Key { id, secret, token } => {
                 let builder = AmazonS3Builder::new()
                     .with_access_key_id(id)
-                    .with_secret_access_key(&secret.0);
+                    .with_secret_access_key(secret.expose());
                 match token {
-                    Some(token) => builder.with_token(&token.0),
+                    Some(token) => builder.with_token(token.expose()),
                     None => builder,
                 }
             }
@@ -337,8 +325,8 @@ mod tests {
     fn secrets_are_not_shown() {
         let credentials = Credentials::Key {
             id: "id".to_owned(),
-            secret: Secret("hush".to_owned()),
-            token: Some(Secret("hush".to_owned())),
+            secret: Secret::new("hush".to_owned()),
+            token: Some(Secret::new("hush".to_owned())),
         };
         assert!(!format!("{credentials:?}").contains("hush"));
     }

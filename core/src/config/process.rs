@@ -1,0 +1,71 @@
+//! The keys that every process has.
+
+use std::net::SocketAddr;
+
+use super::{ByteSize, Section};
+use crate::net::serve;
+use crate::telemetry;
+
+/// Returns a default address.
+pub fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Takes a name that can stand in a header and a path.
+pub fn name(section: &mut Section<'_>, key: &str, default: &str) -> Option<String> {
+    let name: String = section.take(key, default.to_owned());
+    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_name = name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.len() <= 63
+        && name.bytes().all(|byte| is_word(byte) || byte == b'-');
+    if !is_name {
+        let message = "expected 1 to 63 lower-case letters, digits and dashes, the first no dash";
+        section.problem(key, message);
+        return None;
+    }
+    Some(name)
+}
+
+/// Takes a number with which nothing would work if it were 0.
+pub fn positive(section: &mut Section<'_>, key: &str, default: u32) -> u32 {
+    let number = section.take(key, default);
+    if number == 0 {
+        section.problem(key, "expected at least 1");
+    }
+    number
+}
+
+/// Takes the keys of `[server]`: the bounds of connections from clients.
+pub fn server(section: &mut Section<'_>) -> serve::Config {
+    let default = serve::Config::default();
+    let connections = u32::try_from(default.max_connections).unwrap_or(u32::MAX);
+    let connections = positive(section, "connections", connections);
+    let kib = |bytes: usize| ByteSize::kib(u32::try_from(bytes >> 10).unwrap_or(u32::MAX));
+    let unsent = ByteSize::bytes(default.unsent_bytes.into());
+    serve::Config {
+        max_connections: usize::try_from(connections).unwrap_or(usize::MAX),
+        header_timeout: section.take("header_timeout", default.header_timeout),
+        idle_timeout: section.take("idle_timeout", default.idle_timeout),
+        body_stall_timeout: section.take("body_stall_timeout", default.body_stall_timeout),
+        send_stall_timeout: section.take("send_stall_timeout", default.send_stall_timeout),
+        drain_timeout: section.take("drain_timeout", default.drain_timeout),
+        max_header_bytes: section
+            .take("header_max", kib(default.max_header_bytes))
+            .as_usize(),
+        max_headers: section.take("header_lines", default.max_headers),
+        max_streams: section.take("streams", default.max_streams),
+        unsent_bytes: u32::try_from(section.take("unsent", unsent).as_u64()).unwrap_or(u32::MAX),
+    }
+}
+
+/// Takes the keys of `[log]`.
+pub fn log(section: &mut Section<'_>) -> Option<telemetry::Config> {
+    let filter: String = section.take("filter", "info".to_owned());
+    match telemetry::Config::new(filter) {
+        Ok(config) => Some(config),
+        Err(error) => {
+            section.problem("filter", error.to_string());
+            None
+        }
+    }
+}

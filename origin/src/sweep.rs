@@ -1,0 +1,77 @@
+//! Forgets upload sessions that nobody has touched for long.
+//!
+//! What: a task that wakes up every now and then, asks the metadata for sessions older than the expiry, and drops what they
+//! have staged, then the session. Any number of origins may do so at once.
+//!
+//! Failure: logged, and tried again at the next turn. Crash: what was dropped without its session is dropped again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outport_core::clock;
+use outport_core::net::respond::chain;
+use outport_core::store::ContentStore;
+use outport_core::tasks::Tasks;
+
+use crate::metadata::Metadata;
+
+/// When a session is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SweepConfig {
+    /// How long a session lives since it was last touched.
+    pub expiry: Duration,
+    /// How often is looked for such sessions.
+    pub interval: Duration,
+}
+
+/// Forgets sessions.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    pub(crate) metadata: Arc<dyn Metadata>,
+    pub(crate) store: Arc<dyn ContentStore>,
+    pub(crate) config: SweepConfig,
+}
+
+/// Sessions forgotten per question to the database.
+const BATCH: u32 = 100;
+
+// === impl Sweep ===
+
+impl Sweep {
+    /// Runs until `tasks` are cancelled.
+    pub(crate) fn spawn(self, tasks: &Tasks) {
+        let token = tasks.token();
+        drop(tasks.spawn("sweep", async move {
+            let mut turns = tokio::time::interval(self.config.interval);
+            loop {
+                tokio::select! {
+                    () = token.cancelled() => return,
+                    _ = turns.tick() => {}
+                }
+                match self.turn().await {
+                    Ok(0) => {}
+                    Ok(forgotten) => tracing::info!(uploads = forgotten, "forgot stale uploads"),
+                    Err(error) => tracing::warn!(error = chain(&*error), "forget stale uploads"),
+                }
+            }
+        }));
+    }
+
+    /// Forgets every session that is due; returns how many those were.
+    async fn turn(&self) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
+        let before = clock::now() - self.config.expiry;
+        let mut forgotten = 0;
+        loop {
+            let stale = self.metadata.stale_uploads(before, BATCH).await?;
+            if stale.is_empty() {
+                return Ok(forgotten);
+            }
+            for (repository, upload) in stale {
+                let id = upload.staged.id();
+                self.store.discard(upload.staged).await?;
+                self.metadata.delete_upload(&repository, id).await?;
+                forgotten += 1;
+            }
+        }
+    }
+}
