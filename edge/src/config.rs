@@ -158,6 +158,7 @@ fn origin(section: &mut Section<'_>) -> Option<OriginSite> {
         stall_timeout: section.take("stall_timeout", Duration::from_secs(30)),
         idle_timeout: section.take("idle_timeout", Duration::from_secs(30)),
         max_idle_per_host: section.take("idle_connections", 64),
+        max_requests: section.take("requests", 1024),
         avoid_for: section.take("avoid_for", Duration::from_secs(5)),
         ca_file: section.take_opt("ca_file"),
     };
