@@ -25,6 +25,9 @@ pub mod metrics;
 pub mod respond;
 pub mod served;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use outport_core::admin::{self, Readiness};

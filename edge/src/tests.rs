@@ -1,0 +1,252 @@
+//! The whole edge over real sockets, in front of an origin that does as it is told.
+
+mod faults;
+mod names;
+mod origin;
+mod pulls;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::RANGE;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use outport_core::config::Sources;
+use outport_core::oci::digest::{Algorithm, Digest};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::{Edge, Listeners, Seams};
+use origin::ScriptedOrigin;
+
+/// An edge that runs.
+struct RunningEdge {
+    address: SocketAddr,
+    seams: Seams,
+    shutdown: CancellationToken,
+    run: JoinHandle<()>,
+}
+
+/// An answer that was read to its end.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    /// The body, or none when it broke off.
+    body: Option<Bytes>,
+}
+
+/// An answer whose body has not been read.
+struct Begun {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Incoming,
+    connection: JoinHandle<()>,
+}
+
+/// How long a test waits for what should happen at once.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+impl RunningEdge {
+    /// Starts an edge in front of `origin`, with more settings.
+    async fn start(cache: &Path, origin: SocketAddr, set: &[&str]) -> Self {
+        let mut all = vec![
+            format!("cache.path={}", cache.display()),
+            format!("origin.urls=http://{origin}"),
+            "downloads.retry_pause=1ms".to_owned(),
+            "server.drain_timeout=1s".to_owned(),
+        ];
+        all.extend(set.iter().map(|&set| set.to_owned()));
+        let sources = Sources {
+            file: None,
+            env: &[],
+            set: &all,
+            read_file: &|path| std::fs::read_to_string(path),
+        };
+        let config = outport_core::config::read(sources, Config::read)
+            .unwrap()
+            .config;
+        let seams = Seams::default();
+        let edge = Edge::build(config, seams.clone()).await.unwrap();
+        let public = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = public.local_addr().unwrap();
+        let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let shutdown = CancellationToken::new();
+        let run = edge.run(Listeners { public, admin }, shutdown.clone());
+        // Not one of its own tasks, for which it waits.
+        let run = origin::TASKS.spawn("edge", run);
+        Self {
+            address,
+            seams,
+            shutdown,
+            run,
+        }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(PATIENCE, self.run)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    async fn begin(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Begun {
+        self.try_begin(method, path, headers).await.unwrap()
+    }
+
+    /// Sends a request; fails when the connection breaks before there is an answer.
+    async fn try_begin(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> hyper::Result<Begun> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let io = TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        let connection = origin::TASKS.spawn("client", async {
+            connection.await.ok();
+        });
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.header("host", "edge").body(Empty::<Bytes>::new());
+        let response = tokio::time::timeout(PATIENCE, sender.send_request(request.unwrap()))
+            .await
+            .unwrap()?;
+        let (head, body) = response.into_parts();
+        Ok(Begun {
+            status: head.status,
+            headers: head.headers,
+            body,
+            connection,
+        })
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.begin(Method::GET, path, &[]).await.finish().await
+    }
+
+    async fn head(&self, path: &str) -> Answer {
+        self.begin(Method::HEAD, path, &[]).await.finish().await
+    }
+
+    async fn get_range(&self, path: &str, range: &str) -> Answer {
+        let headers = [(RANGE.as_str(), range)];
+        self.begin(Method::GET, path, &headers).await.finish().await
+    }
+
+    /// Waits until all downloads have ended, so that what they kept can be seen.
+    async fn settle(&self) {
+        let ended = async {
+            while self.metric("outport_edge_downloads_running") != Some(0.0) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.unwrap();
+    }
+
+    /// Returns the value of a metric, by its name and labels.
+    fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.seams.metrics.encode().unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.split(' ').next() == Some(name))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+}
+
+impl Begun {
+    /// Reads some bytes, and no more.
+    async fn some(&mut self) -> Bytes {
+        let frame = tokio::time::timeout(PATIENCE, self.body.frame());
+        let frame = frame.await.unwrap().unwrap().unwrap();
+        frame.into_data().unwrap()
+    }
+
+    async fn finish(self) -> Answer {
+        let body = tokio::time::timeout(PATIENCE, self.body.collect()).await;
+        Answer {
+            status: self.status,
+            headers: self.headers,
+            body: body.unwrap().ok().map(http_body_util::Collected::to_bytes),
+        }
+    }
+
+    /// Hangs up.
+    fn leave(self) {
+        drop(self.body);
+        self.connection.abort();
+    }
+}
+
+impl Answer {
+    #[track_caller]
+    fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().unwrap()
+    }
+
+    #[track_caller]
+    fn is(&self, status: u16, body: &[u8], served: &str) {
+        assert_eq!(self.status, status, "{self:?}");
+        let found = self.body.as_ref().expect("the body broke off");
+        assert!(found == body, "{} bytes of {}", found.len(), body.len());
+        let cache_status = format!("outport-edge-1; {served}");
+        assert_eq!(self.header("cache-status"), cache_status);
+    }
+}
+
+/// Returns bytes that differ everywhere.
+fn content(length: usize, seed: u64) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes.into()
+}
+
+fn sha256(content: &[u8]) -> Digest {
+    Algorithm::Sha256.digest(content)
+}
+
+fn blob_path(repo: &str, content: &[u8]) -> String {
+    format!("/v2/{repo}/blobs/{}", sha256(content))
+}
+
+/// An origin, and an edge in front of it with an empty cache.
+struct Rig {
+    origin: Arc<ScriptedOrigin>,
+    edge: RunningEdge,
+    cache: tempfile::TempDir,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    async fn with(set: &[&str]) -> Self {
+        let origin = ScriptedOrigin::start().await;
+        let cache = tempfile::tempdir().unwrap();
+        let edge = RunningEdge::start(cache.path(), origin.address, set).await;
+        Self {
+            origin,
+            edge,
+            cache,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! An origin that dies, lies and is not there.
+
+use std::time::Duration;
+
+use http::Method;
+use tokio::time::Instant;
+
+use super::origin::Fault;
+use super::{Rig, blob_path, content, sha256};
+
+const LAYER: usize = 5_000_000;
+
+#[tokio::test]
+async fn an_origin_that_dies_is_asked_for_the_rest() {
+    let rig = Rig::with(&["origin.failures=100"]).await;
+    let blob = content(LAYER, 1);
+    rig.origin.put_blob("a", &blob);
+    rig.origin.fail_next(Fault::DieAt(2_000_000));
+    rig.origin.fail_next(Fault::DieAt(0));
+    rig.origin.fail_next(Fault::Status(503));
+    rig.origin.fail_next(Fault::DieAt(100_000));
+    let path = blob_path("a", &blob);
+    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    rig.edge.settle().await;
+    rig.edge.get(&path).await.is(200, &blob, "hit");
+    let asked = rig.origin.seen(&Method::GET, &path);
+    assert_eq!(asked.len(), 5);
+    assert_eq!(asked[0].range, None);
+    for seen in &asked[1..] {
+        let from = seen.range.as_ref().unwrap().strip_prefix("bytes=").unwrap();
+        let from: u64 = from.strip_suffix('-').unwrap().parse().unwrap();
+        assert!(from > 1_000_000, "only {from} bytes were kept");
+    }
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_origin_that_stays_dead_breaks_readers_off() {
+    let rig = Rig::with(&["downloads.retries=2", "origin.failures=100"]).await;
+    let blob = content(LAYER, 2);
+    rig.origin.put_blob("a", &blob);
+    rig.origin.fail_next(Fault::DieAt(100_000));
+    rig.origin.fail_next(Fault::Status(503));
+    rig.origin.fail_next(Fault::Status(503));
+    let path = blob_path("a", &blob);
+    let answer = rig.edge.get(&path).await;
+    assert_eq!((answer.status.as_u16(), answer.body), (200, None));
+    rig.edge.settle().await;
+    assert_eq!(rig.edge.metric("outport_edge_cache_blobs"), Some(0.0));
+    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_bytes_never_make_a_complete_answer() {
+    let rig = Rig::new().await;
+    let blob = content(200_000, 3);
+    rig.origin.put_blob("a", &blob);
+    let path = blob_path("a", &blob);
+    let faults = [
+        Fault::FlipAt(0),
+        Fault::FlipAt(199_999),
+        Fault::Truncate(1),
+        Fault::Truncate(150_000),
+        Fault::Extend(1),
+        Fault::Sorry,
+        // Nothing at all, under the name of something.
+        Fault::Truncate(200_000),
+    ];
+    for fault in faults {
+        rig.origin.fail_next(fault);
+        // The connection may break even before the head of the answer is out.
+        if let Ok(begun) = rig.edge.try_begin(Method::GET, &path, &[]).await {
+            let answer = begun.finish().await;
+            let is_refused = answer.status == 503;
+            assert!(is_refused || answer.body.is_none(), "{fault:?} was served");
+        }
+        rig.edge.settle().await;
+        assert_eq!(rig.edge.metric("outport_edge_cache_blobs"), Some(0.0));
+    }
+    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn only_a_404_is_a_404() {
+    let rig = Rig::with(&["origin.failures=1000"]).await;
+    let blob = content(1000, 4);
+    rig.origin.put_blob("a", &blob);
+    let path = blob_path("a", &blob);
+    for (status, expected) in [
+        (401, 401),
+        (403, 403),
+        (429, 429),
+        (500, 503),
+        (502, 503),
+        (503, 503),
+    ] {
+        rig.origin.fail_next(Fault::Status(status));
+        let answer = rig.edge.get(&path).await;
+        assert_eq!(answer.status, expected, "for {status}");
+        assert_eq!(answer.header("content-type"), "application/json");
+        assert_eq!(answer.headers.contains_key("retry-after"), expected == 503);
+        rig.edge.settle().await;
+    }
+    let unknown = blob_path("a", b"unknown");
+    assert_eq!(rig.edge.get(&unknown).await.status, 404);
+    assert_eq!(rig.edge.head(&unknown).await.status, 404);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_origin_is_a_503_at_once() {
+    let rig = Rig::new().await;
+    rig.origin.stop();
+    let blob = content(1000, 5);
+    let began = Instant::now();
+    for path in [
+        blob_path("a", &blob),
+        format!("/v2/a/manifests/{}", sha256(&blob)),
+        "/v2/a/manifests/latest".to_owned(),
+        "/v2/a/tags/list".to_owned(),
+        format!("/v2/a/referrers/{}", sha256(&blob)),
+    ] {
+        for _ in 0..3 {
+            let answer = rig.edge.get(&path).await;
+            assert_eq!(answer.status, 503, "{path}");
+            assert!(answer.headers.contains_key("retry-after"), "{path}");
+            let body = answer.body.unwrap();
+            assert!(body.starts_with(b"{\"errors\":["), "{path}");
+        }
+    }
+    assert!(began.elapsed() < Duration::from_secs(15));
+    assert_eq!(rig.edge.get("/v2/").await.status, 200);
+    assert!(rig.edge.seams.readiness.is_ready());
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_nothing_is_passed_by() {
+    let rig = Rig::new().await;
+    let blob = content(LAYER, 6);
+    rig.origin.put_blob("a", &blob);
+    let path = blob_path("a", &blob);
+    // No file can be created in what is no directory; this stops root too.
+    let downloads = rig.cache.path().join("downloads");
+    std::fs::remove_dir_all(&downloads).unwrap();
+    std::fs::write(&downloads, b"").unwrap();
+    for _ in 0..2 {
+        rig.edge.get(&path).await.is(200, &blob, "fwd=bypass");
+        rig.edge
+            .get_range(&path, "bytes=10-19")
+            .await
+            .is(206, &blob[10..20], "fwd=bypass");
+        let tail = rig.edge.get_range(&path, "bytes=4000000-").await;
+        tail.is(206, &blob[4_000_000..], "fwd=bypass");
+    }
+    rig.origin.fail_next(Fault::FlipAt(4_999_999));
+    let wrong = rig.edge.get(&path).await;
+    assert_eq!((wrong.status.as_u16(), wrong.body), (200, None));
+    rig.edge.stop().await;
+}
