@@ -17,6 +17,7 @@ pub mod door;
 pub mod node;
 pub mod postgres;
 pub mod process;
+pub mod s3;
 
 pub mod client;
 pub mod raw;

@@ -427,9 +427,13 @@ pub async fn gone(stores: &Instances) {
 
 /// Returns bytes that no other call returns.
 pub fn fresh(size: usize) -> Bytes {
-    let seed = Uuid::new_v7(uuid::Timestamp::now(uuid::NoContext));
-    let (mut state, _) = seed.as_u64_pair();
-    state ^= u64::from_be_bytes(seed.into_bytes()[8..].try_into().unwrap());
+    // Its random half.
+    seeded(Uuid::now_v7().as_u64_pair().1, size)
+}
+
+/// Returns the bytes that belong to a seed.
+pub fn seeded(seed: u64, size: usize) -> Bytes {
+    let mut state = seed;
     let mut content = Vec::with_capacity(size + 8);
     while content.len() < size {
         // Splitmix64.

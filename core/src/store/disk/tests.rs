@@ -1,9 +1,13 @@
-use std::future::{Ready, ready};
+mod crash;
 
+use std::future::{Ready, ready};
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::conformance::Instances;
+use crate::store::conformance::{Instances, frames, fresh, put};
 
 fn instances() -> Ready<(Instances, TempDir)> {
     let root = TempDir::new().unwrap();
@@ -17,4 +21,137 @@ fn instances() -> Ready<(Instances, TempDir)> {
 
 mod conformance {
     crate::content_store_tests!(super::instances);
+}
+
+fn blob_path(root: &TempDir, digest: &Digest) -> PathBuf {
+    root.path().join(Key::Blob(digest).path())
+}
+
+#[test]
+fn an_unknown_format_is_told_and_can_be_erased() {
+    let root = TempDir::new().unwrap();
+    drop(Disk::open(root.path()).unwrap());
+    fs::write(root.path().join("format"), "outport 99\n").unwrap();
+    let refused = Disk::open(root.path());
+    assert!(
+        matches!(refused, Err(OpenError::UnknownFormat { found, .. }) if found == "outport 99")
+    );
+    Disk::erase(root.path()).unwrap();
+    let disk = Disk::open(root.path()).unwrap();
+    assert_eq!(disk.entries().count(), 0);
+}
+
+#[tokio::test]
+async fn a_walk_finds_blobs_only() {
+    let (stores, root) = instances().await;
+    let digest = put(&stores, &fresh(5_000)).await;
+    let beside = blob_path(&root, &digest).with_file_name("something-else");
+    fs::write(&beside, "x").unwrap();
+    let misplaced = root.path().join("blobs/sha256/00").join("ff".repeat(32));
+    fs::write(&misplaced, "x").unwrap();
+    let disk = Disk::open(root.path()).unwrap();
+    let entries: Vec<_> = disk.entries().map(Result::unwrap).collect();
+    assert_eq!(entries.len(), 1);
+    assert_eq!((entries[0].digest, entries[0].size), (digest, 5_000));
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_found_quarantined_and_replaced() {
+    let (stores, root) = instances().await;
+    let content = fresh(5_000);
+    let digest = put(&stores, &content).await;
+    let disk = Disk::open(root.path()).unwrap();
+    assert!(
+        disk.open_blob(&digest)
+            .unwrap()
+            .unwrap()
+            .verify(&digest)
+            .unwrap()
+    );
+    fs::write(blob_path(&root, &digest), "short").unwrap();
+    assert!(
+        !disk
+            .open_blob(&digest)
+            .unwrap()
+            .unwrap()
+            .verify(&digest)
+            .unwrap()
+    );
+    // One that is too short is replaced even without anybody's noticing.
+    put(&stores, &content).await;
+    assert!(
+        disk.open_blob(&digest)
+            .unwrap()
+            .unwrap()
+            .verify(&digest)
+            .unwrap()
+    );
+    disk.quarantine(&digest).unwrap();
+    disk.quarantine(&digest).unwrap();
+    assert!(disk.open_blob(&digest).unwrap().is_none());
+    let later = fs::metadata(root.path()).unwrap().modified().unwrap() + Duration::from_hours(1);
+    assert_eq!(disk.sweep(later).unwrap(), 1);
+}
+
+#[tokio::test]
+async fn an_open_blob_outlives_its_deletion() {
+    let (stores, root) = instances().await;
+    let content = fresh(300_000);
+    let digest = put(&stores, &content).await;
+    let disk = Disk::open(root.path()).unwrap();
+    let blob = disk.open_blob(&digest).unwrap().unwrap();
+    disk.remove_blob(&digest).unwrap();
+    let body = blob.body(100..300_000).collect().await.unwrap();
+    assert_eq!(body.to_bytes(), content.slice(100..));
+}
+
+#[test]
+fn a_partial_is_found_again_and_published() {
+    let root = TempDir::new().unwrap();
+    let disk = Disk::open(root.path()).unwrap();
+    let content = fresh(10_000);
+    let digest = Algorithm::Sha256.digest(&content);
+    let partial = disk.partial(&digest).unwrap();
+    partial.write_at(&content[4_000..], 4_000).unwrap();
+    let second = disk.partial(&digest).unwrap_err();
+    assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
+    drop(partial);
+    let left: Vec<_> = disk.partials().map(Result::unwrap).collect();
+    assert_eq!((left[0].digest, left[0].size), (digest, 10_000));
+    let partial = disk.partial(&digest).unwrap();
+    partial.write_at(&content[..4_000], 0).unwrap();
+    let blob = disk.publish(&partial).unwrap();
+    assert!(blob.verify(&digest).unwrap());
+    assert_eq!(disk.partials().count(), 0);
+    assert_eq!(disk.entries().count(), 1);
+}
+
+#[tokio::test]
+async fn a_sweep_leaves_what_is_written_to() {
+    let root = TempDir::new().unwrap();
+    let disk = Disk::open(root.path()).unwrap();
+    let idle = Staged::new(Uuid::now_v7(), Algorithm::Sha256);
+    let busy = Staged::new(Uuid::now_v7(), Algorithm::Sha256);
+    disk.append(idle, frames(b"idle", 4), None)
+        .await
+        .outcome
+        .unwrap();
+    let locked = disk.lock_staged(busy.id(), 0).unwrap();
+    let (past, future) = (SystemTime::UNIX_EPOCH, Duration::from_hours(24));
+    let written = locked.file.metadata().unwrap().modified().unwrap();
+    assert_eq!(disk.sweep(past).unwrap(), 0);
+    assert_eq!(disk.sweep(written + future).unwrap(), 1);
+    drop(locked);
+    assert_eq!(disk.sweep(written + future).unwrap(), 1);
+}
+
+#[tokio::test]
+async fn batches_shrink_when_many_append() {
+    let count = AtomicUsize::new(0);
+    let first = UnderWay::new(&count);
+    assert_eq!(first.batch_bytes(), BATCH_BYTES.end);
+    let more: Vec<_> = (0..1_000).map(|_| UnderWay::new(&count)).collect();
+    assert_eq!(first.batch_bytes(), BATCH_BYTES.start);
+    drop(more);
+    assert_eq!(first.batch_bytes(), BATCH_BYTES.end);
 }

@@ -1,0 +1,40 @@
+//! A location in a bucket, over the network.
+
+use std::sync::Arc;
+
+use harness::s3::S3Server;
+use outport_core::location::bucket::Limits;
+use outport_core::location::{Location, LocationUrl, Options};
+use outport_core::store::conformance::Instances;
+
+const MIB: usize = 1 << 20;
+
+async fn instances() -> (Instances, Arc<S3Server>) {
+    let server = S3Server::shared().await;
+    let name = format!("bucket-{}", uuid::Uuid::now_v7());
+    server.create_bucket(&name).await;
+    let options = Options {
+        // The least that S3 allows, so that little content is large.
+        limits: Limits {
+            part_bytes: 5 * MIB,
+            copy_bytes: 6 << 20,
+            ..Limits::default()
+        },
+        ..server.options()
+    };
+    let url: LocationUrl = format!("s3://{name}/a prefix/eu").parse().unwrap();
+    let open = || {
+        let location = Location::open(url.clone(), &options).unwrap();
+        Arc::clone(location.store())
+    };
+    let instances = Instances {
+        one: open(),
+        other: open(),
+        large_bytes: 13 * MIB + 1,
+    };
+    (instances, server)
+}
+
+mod conformance {
+    outport_core::content_store_tests!(super::instances);
+}
