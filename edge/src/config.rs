@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
+use outport_core::config::process::{log, loopback, name, positive, server};
 use outport_core::config::{ByteSize, Loaded, Problems, Section, Sources};
 use outport_core::net::client::{self, BaseUrl};
 use outport_core::net::serve;
+use outport_core::process;
 use outport_core::telemetry;
 
 use crate::cache::CacheConfig;
@@ -35,8 +37,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// How many names are remembered.
     pub names: NamesConfig,
-    /// Where the origin is; with none, only what is here is served.
-    pub origin: Option<OriginSite>,
+    /// Where the origin is.
+    pub origin: OriginSite,
     /// How the origin is asked.
     pub questions: OriginConfig,
     /// The bounds of downloads.
@@ -50,7 +52,7 @@ pub struct Config {
 /// Where the origin is, and how connections to it are made.
 #[derive(Clone, Debug)]
 pub struct OriginSite {
-    /// Its URLs, in the order in which they are tried.
+    /// Its URLs, in the order in which they are tried; with none, only what is here is served.
     pub urls: Vec<BaseUrl>,
     /// The bounds of connections to it.
     pub client: client::Config,
@@ -61,9 +63,7 @@ pub struct OriginSite {
 impl Config {
     /// Reads the file, if there is one, the environment and `key=value` settings, the later winning.
     pub fn load(file: Option<&Path>, set: &[String]) -> Result<Loaded<Self>, Problems> {
-        let env: Vec<_> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let env = process::environment();
         let sources = Sources {
             file,
             env: &env,
@@ -105,24 +105,6 @@ impl Config {
     }
 }
 
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
-}
-
-/// Takes a name that can stand in a header and a path.
-fn name(section: &mut Section<'_>, key: &str, default: &str) -> String {
-    let name: String = section.take(key, default.to_owned());
-    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let is_name = name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.len() <= 63
-        && name.bytes().all(|byte| is_word(byte) || byte == b'-');
-    if !is_name {
-        let message = "expected 1 to 63 lower-case letters, digits and dashes, the first no dash";
-        section.problem(key, message);
-    }
-    name
-}
-
 fn cache(section: &mut Section<'_>) -> CacheConfig {
     let size =
         |section: &mut Section<'_>, key, default: ByteSize| section.take(key, default).as_u64();
@@ -144,7 +126,7 @@ fn names(section: &mut Section<'_>) -> NamesConfig {
     }
 }
 
-fn origin(section: &mut Section<'_>) -> Option<OriginSite> {
+fn origin(section: &mut Section<'_>) -> OriginSite {
     let mut urls = Vec::new();
     for url in section.take("urls", Vec::<Uri>::new()) {
         match url.to_string().parse::<BaseUrl>() {
@@ -162,7 +144,7 @@ fn origin(section: &mut Section<'_>) -> Option<OriginSite> {
         avoid_for: section.take("avoid_for", Duration::from_secs(5)),
         ca_file: section.take_opt("ca_file"),
     };
-    (!urls.is_empty()).then_some(OriginSite { urls, client })
+    OriginSite { urls, client }
 }
 
 fn questions(section: &mut Section<'_>) -> OriginConfig {
@@ -186,45 +168,6 @@ fn downloads(section: &mut Section<'_>) -> DownloadConfig {
         retry_pause: section.take("retry_pause", Duration::from_millis(100)),
         retry_pause_max: section.take("retry_pause_max", Duration::from_secs(5)),
     }
-}
-
-fn server(section: &mut Section<'_>) -> serve::Config {
-    let default = serve::Config::default();
-    let connections = u32::try_from(default.max_connections).unwrap_or(u32::MAX);
-    let connections = positive(section, "connections", connections);
-    let kib = |bytes: usize| ByteSize::kib(u32::try_from(bytes >> 10).unwrap_or(u32::MAX));
-    let unsent = ByteSize::bytes(default.unsent_bytes.into());
-    serve::Config {
-        max_connections: usize::try_from(connections).unwrap_or(usize::MAX),
-        header_timeout: section.take("header_timeout", default.header_timeout),
-        idle_timeout: section.take("idle_timeout", default.idle_timeout),
-        body_stall_timeout: section.take("body_stall_timeout", default.body_stall_timeout),
-        send_stall_timeout: section.take("send_stall_timeout", default.send_stall_timeout),
-        drain_timeout: section.take("drain_timeout", default.drain_timeout),
-        max_header_bytes: section
-            .take("header_max", kib(default.max_header_bytes))
-            .as_usize(),
-        max_headers: section.take("header_lines", default.max_headers),
-        max_streams: section.take("streams", default.max_streams),
-        unsent_bytes: u32::try_from(section.take("unsent", unsent).as_u64()).unwrap_or(u32::MAX),
-    }
-}
-
-fn log(section: &mut Section<'_>) -> telemetry::Config {
-    let filter: String = section.take("filter", "info".to_owned());
-    telemetry::Config::new(filter).unwrap_or_else(|error| {
-        section.problem("filter", error.to_string());
-        telemetry::Config::default()
-    })
-}
-
-/// Takes a number with which nothing would work if it were 0.
-fn positive(section: &mut Section<'_>, key: &str, default: u32) -> u32 {
-    let number = section.take(key, default);
-    if number == 0 {
-        section.problem(key, "expected at least 1");
-    }
-    number
 }
 
 #[cfg(test)]

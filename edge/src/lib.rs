@@ -33,6 +33,7 @@ use std::time::Duration;
 use outport_core::admin::{self, Readiness};
 use outport_core::net::client::{BadClient, Client};
 use outport_core::net::serve::Server;
+use outport_core::process;
 use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics;
 use tokio::net::TcpListener;
@@ -104,9 +105,10 @@ impl Edge {
         seams
             .metrics
             .register(|registry| metrics.register(registry));
-        let client = match &config.origin {
-            Some(origin) => Some(Client::new(origin.urls.clone(), origin.client.clone())?),
-            None => None,
+        let site = &config.origin;
+        let client = match site.urls.as_slice() {
+            [] => None,
+            urls => Some(Client::new(urls.to_vec(), site.client.clone())?),
         };
         let origin = Origin::new(client, config.questions, metrics.origin.clone());
         let (cache, names) = open_cache(&config, &seams.tasks, metrics.cache.clone()).await?;
@@ -166,6 +168,20 @@ impl Edge {
         tokio::join!(admin, clients);
         tracing::info!(name = config.name, "edge is down");
     }
+}
+
+/// Runs an edge as this process, on the ports of its configuration, until the process is told to end.
+pub async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let seams = Seams::default();
+    let shutdown = process::termination(&seams.tasks)?;
+    let (listen, admin_listen) = (config.listen, config.admin_listen);
+    let edge = Edge::build(config, seams).await?;
+    let listeners = Listeners {
+        public: process::bind("edge", "api", listen).await?,
+        admin: process::bind("edge", "admin", admin_listen).await?,
+    };
+    edge.run(listeners, shutdown).await;
+    Ok(())
 }
 
 async fn open_cache(

@@ -2,18 +2,14 @@
 //! to end.
 
 use std::error::Error;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use outport_core::config::EXIT_BAD_CONFIG;
+use outport_core::process::end;
 use outport_core::telemetry;
 use outport_edge::config::Config;
-use outport_edge::{Edge, Listeners, Seams};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 /// Serves pulls from the nearest bytes.
 #[derive(Debug, Parser)]
@@ -39,14 +35,14 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let config = match Config::load(arguments.config.as_deref(), &arguments.set) {
         Ok(loaded) => loaded.config,
-        Err(problems) => return end(EXIT_BAD_CONFIG, &problems.to_string()),
+        Err(problems) => return end(EXIT_BAD_CONFIG, problems),
     };
     if let Some(Command::Check) = arguments.command {
         return ExitCode::SUCCESS;
     }
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => end(1, &telemetry::causes(&*error)),
+        Err(error) => end(1, telemetry::causes(&*error)),
     }
 }
 
@@ -55,32 +51,5 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(config))
-}
-
-async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let (listen, admin_listen) = (config.listen, config.admin_listen);
-    let edge = Edge::build(config, Seams::default()).await?;
-    let listeners = Listeners {
-        public: TcpListener::bind(listen).await?,
-        admin: TcpListener::bind(admin_listen).await?,
-    };
-    let shutdown = CancellationToken::new();
-    let told_to_end = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        shutdown.cancel();
-    };
-    tokio::join!(edge.run(listeners, shutdown.clone()), told_to_end);
-    Ok(())
-}
-
-fn end(code: u8, message: &str) -> ExitCode {
-    // There is nobody to tell when this fails.
-    writeln!(io::stderr(), "{message}").ok();
-    ExitCode::from(code)
+    runtime.block_on(outport_edge::serve(config))
 }

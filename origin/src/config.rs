@@ -94,7 +94,7 @@ impl Config {
         let server = section.section("server", server);
         let log = section.section("log", log);
         Some(Self {
-            region: region?,
+            region,
             listen,
             admin_listen,
             database: database?,
@@ -105,7 +105,7 @@ impl Config {
             page_limit,
             sweep,
             server,
-            log: log?,
+            log,
         })
     }
 }
@@ -162,9 +162,12 @@ fn s3(section: &mut Section<'_>) -> s3::Options {
             s3::Credentials::Environment
         }
     };
-    let virtual_host = section.take("virtual_host", false);
+    let endpoint = section.take_opt::<String>("endpoint");
+    let virtual_host = section
+        .take_opt("virtual_host")
+        .unwrap_or(endpoint.is_none());
     s3::Options {
-        endpoint: section.take_opt("endpoint"),
+        endpoint,
         region: section.take_opt("region"),
         credentials,
         style: if virtual_host {

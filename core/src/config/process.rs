@@ -12,7 +12,7 @@ pub fn loopback(port: u16) -> SocketAddr {
 }
 
 /// Takes a name that can stand in a header and a path.
-pub fn name(section: &mut Section<'_>, key: &str, default: &str) -> Option<String> {
+pub fn name(section: &mut Section<'_>, key: &str, default: &str) -> String {
     let name: String = section.take(key, default.to_owned());
     let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let is_name = name.starts_with(|first: char| first.is_ascii_alphanumeric())
@@ -21,9 +21,8 @@ pub fn name(section: &mut Section<'_>, key: &str, default: &str) -> Option<Strin
     if !is_name {
         let message = "expected 1 to 63 lower-case letters, digits and dashes, the first no dash";
         section.problem(key, message);
-        return None;
     }
-    Some(name)
+    name
 }
 
 /// Takes a number with which nothing would work if it were 0.
@@ -59,13 +58,13 @@ pub fn server(section: &mut Section<'_>) -> serve::Config {
 }
 
 /// Takes the keys of `[log]`.
-pub fn log(section: &mut Section<'_>) -> Option<telemetry::Config> {
+pub fn log(section: &mut Section<'_>) -> telemetry::Config {
     let filter: String = section.take("filter", "info".to_owned());
     match telemetry::Config::new(filter) {
-        Ok(config) => Some(config),
+        Ok(config) => config,
         Err(error) => {
             section.problem("filter", error.to_string());
-            None
+            telemetry::Config::default()
         }
     }
 }
