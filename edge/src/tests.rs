@@ -1,5 +1,6 @@
 //! The whole edge over real sockets, in front of an origin that does as it is told.
 
+mod abandoned;
 mod faults;
 mod names;
 mod origin;

@@ -1,0 +1,110 @@
+//! Readers of a download whose disk gives out in the middle.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use outport_core::net::client::{self, Client};
+
+use super::origin::{Fault, ScriptedOrigin};
+use super::{content, sha256};
+use crate::download::follower::follow;
+use crate::download::landing::{Landing, Writer};
+use crate::metrics::OriginMetrics;
+use crate::source::breaker::BreakerConfig;
+use crate::source::through::Through;
+use crate::source::{Origin, OriginConfig};
+
+const LAYER: usize = 1_000_000;
+
+/// Where the disk gives out.
+const WRITTEN: usize = 400_000;
+
+struct Abandoned {
+    origin: Arc<ScriptedOrigin>,
+    blob: Bytes,
+    landing: Landing,
+    writer: Writer,
+    through: Through,
+}
+
+impl Abandoned {
+    async fn new() -> Self {
+        let origin = ScriptedOrigin::start().await;
+        let blob = content(LAYER, 1);
+        origin.put_blob("a", &blob);
+        let url = format!("http://{}", origin.address).parse().unwrap();
+        let client = Client::new(vec![url], client::Config::default()).unwrap();
+        let config = OriginConfig {
+            answer_timeout: Duration::from_secs(9),
+            manifest_bytes_max: 1 << 20,
+            breaker: BreakerConfig {
+                failures: 99,
+                min_rest: Duration::ZERO,
+                max_rest: Duration::ZERO,
+            },
+        };
+        let through = Through {
+            origin: Origin::new(Some(client), config, OriginMetrics::default()),
+            repo: "a".parse().unwrap(),
+            digest: sha256(&blob),
+            size: LAYER as u64,
+        };
+        let file: File = tempfile::tempfile().unwrap();
+        let (mut writer, landing) = Landing::new(Arc::new(file), LAYER as u64, sha256(&blob));
+        for at in (0..WRITTEN).step_by(50_000) {
+            writer.write(vec![blob.slice(at..at + 50_000)]).unwrap();
+        }
+        Self {
+            origin,
+            blob,
+            landing,
+            writer,
+            through,
+        }
+    }
+
+    async fn read(&self, from: usize, to: usize) -> Option<Bytes> {
+        let range = from as u64..to as u64;
+        let body = follow(self.landing.clone(), self.through.clone(), range);
+        body.collect_limited(LAYER as u64).await.ok()
+    }
+}
+
+#[tokio::test]
+async fn readers_go_on_without_the_disk() {
+    let rig = Abandoned::new().await;
+    rig.writer.abandon();
+    let ranges = [
+        (0, LAYER),
+        (100, LAYER),
+        (WRITTEN - 1, LAYER),
+        (WRITTEN, LAYER),
+        (WRITTEN + 1, LAYER),
+        (LAYER - 1, LAYER),
+        (0, WRITTEN),
+        (100, WRITTEN + 100),
+        (WRITTEN + 100, WRITTEN + 200),
+    ];
+    for (from, to) in ranges {
+        let read = rig.read(from, to).await.expect("broke off");
+        assert!(read == rig.blob[from..to], "wrong bytes for {from}..{to}");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_past_the_disk_is_verified_too() {
+    let rig = Abandoned::new().await;
+    rig.writer.abandon();
+    rig.origin.fail_next(Fault::FlipAt(WRITTEN + 1));
+    assert_eq!(rig.read(0, LAYER).await, None);
+}
+
+#[tokio::test]
+async fn a_writer_that_vanishes_breaks_readers_off() {
+    let rig = Abandoned::new().await;
+    let body = follow(rig.landing.clone(), rig.through.clone(), 0..LAYER as u64);
+    drop(rig.writer);
+    assert!(body.collect_limited(LAYER as u64).await.is_err());
+}
