@@ -1,0 +1,118 @@
+//! Outport beside Debian's `docker-registry`, and an edge beside its origin.
+//!
+//! Everything that is compared runs in one go and in turn, so that a machine whose speed drifts drifts for all; what counts
+//! are the ratios of medians. The client costs as little as one can: it sends from the page cache and throws away what it
+//! reads. See `tests/bench/run`.
+
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark that cannot run says so and ends"
+)]
+
+mod peer;
+mod table;
+mod transfer;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use harness::node::{Edge, Origin};
+use tempfile::TempDir;
+
+use peer::DockerRegistry;
+use table::{Series, Table};
+use transfer::{Layer, pull, push, push_image, requests_per_second};
+
+const GIB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    // Cargo adds a flag of its own.
+    let rounds = std::env::args()
+        .skip(1)
+        .find_map(|argument| argument.parse().ok());
+    let rounds: u64 = rounds.unwrap_or(5);
+    let directory = TempDir::new().unwrap();
+    let mut table = Table::default();
+    origin_beside_docker_registry(&mut table, directory.path(), rounds).await;
+    edge_beside_origin(&mut table, directory.path(), rounds).await;
+    println!("\n`tests/bench/run {rounds}`, medians of {rounds} rounds in turn:\n\n{table}");
+}
+
+/// Pushes and pulls a large layer, and asks for a small manifest.
+async fn origin_beside_docker_registry(table: &mut Table, directory: &Path, rounds: u64) {
+    let peer = DockerRegistry::start(directory);
+    let origin = Origin::start().await;
+    let sides: [(SocketAddr, &str); 2] = [
+        (origin.address(), "origin"),
+        (peer.address(), "docker-registry"),
+    ];
+    let mut pushes = [Series::default(), Series::default()];
+    let mut pulls = [Series::default(), Series::default()];
+    let mut manifests = [Series::default(), Series::default()];
+    for (address, _) in sides {
+        push_image(address, "bench/small", "latest");
+    }
+    for round in 0..rounds {
+        let layer = Layer::create(&directory.join("layer"), round, GIB);
+        for (side, (address, name)) in sides.into_iter().enumerate() {
+            pushes[side].add(push(address, "bench/large", &layer));
+            pulls[side].add(pull(address, "bench/large", &layer));
+            manifests[side].add(requests_per_second(
+                address,
+                "/v2/bench/small/manifests/latest",
+            ));
+            println!("round {round}: {name} pushed, pulled, asked");
+        }
+    }
+    table.seconds("push 1 GiB at the origin", "docker-registry", &pushes);
+    table.seconds("pull 1 GiB from the origin", "docker-registry", &pulls);
+    table.rate(
+        "small manifest by tag, 32 connections",
+        "docker-registry",
+        &manifests,
+    );
+    let (_, most) = origin.process().memory();
+    table.bytes(
+        "origin, most resident memory (one stream)",
+        most,
+        64 * MIB + MIB / 4,
+    );
+}
+
+/// Pulls a large layer from the origin, and through an edge that has never seen it.
+async fn edge_beside_origin(table: &mut Table, directory: &Path, rounds: u64) {
+    let origin = Origin::start().await;
+    let layer = Layer::create(&directory.join("layer"), u64::MAX, GIB);
+    push(origin.address(), "bench/large", &layer);
+    let mut cold = [Series::default(), Series::default()];
+    let mut warm = [Series::default(), Series::default()];
+    let mut most = 0;
+    for round in 0..rounds {
+        let edge = Edge::start(&origin).await;
+        cold[0].add(pull(edge.address(), "bench/large", &layer));
+        cold[1].add(pull(origin.address(), "bench/large", &layer));
+        warm[0].add(pull(edge.address(), "bench/large", &layer));
+        warm[1].add(pull(origin.address(), "bench/large", &layer));
+        most = most.max(edge.process().memory().1);
+        println!("round {round}: edge pulled from");
+    }
+    table.seconds(
+        "pull 1 GiB through a cold edge",
+        "direct from the origin",
+        &cold,
+    );
+    table.seconds(
+        "pull 1 GiB through a warm edge",
+        "direct from the origin",
+        &warm,
+    );
+    table.bytes(
+        "edge, most resident memory (one stream)",
+        most,
+        64 * MIB + MIB / 4,
+    );
+}

@@ -1,0 +1,69 @@
+//! What was measured, as a table.
+
+use std::fmt;
+
+/// The measurements of one thing.
+#[derive(Debug, Default)]
+pub(crate) struct Series(Vec<f64>);
+
+/// Rows of what was measured.
+#[derive(Debug, Default)]
+pub(crate) struct Table(Vec<String>);
+
+// === impl Series ===
+
+impl Series {
+    pub(crate) fn add(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    }
+}
+
+// === impl Table ===
+
+impl Table {
+    /// Adds times: ours, and that of `peer`.
+    pub(crate) fn seconds(&mut self, what: &str, peer: &str, [ours, theirs]: &[Series; 2]) {
+        let (ours, theirs) = (ours.median(), theirs.median());
+        self.0.push(format!(
+            "| {what} | {ours:.2} s | {peer}: {theirs:.2} s | {:.2} x its time |",
+            ours / theirs
+        ));
+    }
+
+    /// Adds rates of requests: ours, and that of `peer`.
+    pub(crate) fn rate(&mut self, what: &str, peer: &str, [ours, theirs]: &[Series; 2]) {
+        let (ours, theirs) = (ours.median(), theirs.median());
+        self.0.push(format!(
+            "| {what} | {ours:.0}/s | {peer}: {theirs:.0}/s | {:.1} x its rate |",
+            ours / theirs
+        ));
+    }
+
+    /// Adds a size and its bound.
+    #[expect(clippy::cast_precision_loss, reason = "for display")]
+    pub(crate) fn bytes(&mut self, what: &str, bytes: u64, bound: u64) {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        self.0.push(format!(
+            "| {what} | {:.1} MiB | bound: {:.2} MiB | {:.2} x the bound |",
+            mib(bytes),
+            mib(bound),
+            mib(bytes) / mib(bound)
+        ));
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| what | Outport | beside | ratio |\n|---|---|---|---|")?;
+        for row in &self.0 {
+            writeln!(f, "{row}")?;
+        }
+        Ok(())
+    }
+}
