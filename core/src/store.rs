@@ -24,6 +24,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -64,6 +65,11 @@ pub trait ContentStore: fmt::Debug + Send + Sync + 'static {
 
     /// Forgets what is staged; forgetting what is not here succeeds.
     async fn discard(&self, staged: Staged) -> Result<(), StoreError>;
+
+    /// Deletes what is staged and was not written to since `before`; returns how much that was.
+    ///
+    /// For what a crash left behind that no [`Staged`] is of.
+    async fn sweep(&self, before: SystemTime) -> Result<u64, StoreError>;
 
     /// Returns the fewest bytes an append that is not the last should bring, sent as `OCI-Chunk-Min-Length`.
     fn min_chunk_size(&self) -> u64 {

@@ -58,13 +58,13 @@ impl Sweep {
     }
 
     /// Forgets every session that is due; returns how many those were.
-    async fn turn(&self) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
+    async fn turn(&self) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
         let before = clock::now() - self.config.expiry;
         let mut forgotten = 0;
         loop {
             let stale = self.metadata.stale_uploads(before, BATCH).await?;
             if stale.is_empty() {
-                return Ok(forgotten);
+                break;
             }
             for (repository, upload) in stale {
                 let id = upload.staged.id();
@@ -73,5 +73,8 @@ impl Sweep {
                 forgotten += 1;
             }
         }
+        // What a crash left behind: bytes of no session.
+        forgotten += self.store.sweep(before).await?;
+        Ok(forgotten)
     }
 }

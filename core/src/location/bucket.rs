@@ -11,7 +11,7 @@
 //!
 //! Failure: what was put is accounted for, in order, up to the first failure. Cancellation and crash: parts and tails that no
 //! value accounts for are replaced by the next append, or stay until the bucket's own rules abort old multipart uploads
-//! (set such a rule: a dropped append can leave one behind that nobody knows) and [`Bucket::sweep`] deletes old tails.
+//! (set such a rule: a dropped append can leave one behind that nobody knows) and [`ContentStore::sweep`] deletes old tails.
 
 mod append;
 mod error;
@@ -91,23 +91,6 @@ impl Bucket {
         }))
     }
 
-    /// Deletes staged objects that were written before `before`; returns how many.
-    ///
-    /// Multipart uploads are not objects: the bucket's own rules must abort old ones.
-    pub async fn sweep(&self, before: SystemTime) -> Result<u64, StoreError> {
-        let objects = self.0.engine.objects();
-        let folder = self.path_of(&Folder::Uploads.path());
-        let mut listing = objects.list(Some(&folder));
-        let mut count = 0;
-        while let Some(object) = listing.try_next().await.map_err(store_error)? {
-            if SystemTime::from(object.last_modified) < before {
-                self.remove(&object.location).await?;
-                count += 1;
-            }
-        }
-        Ok(count)
-    }
-
     fn path(&self, key: Key<'_>) -> Path {
         self.path_of(&key.path())
     }
@@ -174,6 +157,21 @@ impl ContentStore for Bucket {
 
     async fn discard(&self, staged: Staged) -> Result<(), StoreError> {
         publish::forget(self, &staged).await
+    }
+
+    /// Multipart uploads are not objects: the bucket's own rules must abort old ones.
+    async fn sweep(&self, before: SystemTime) -> Result<u64, StoreError> {
+        let objects = self.0.engine.objects();
+        let folder = self.path_of(&Folder::Uploads.path());
+        let mut listing = objects.list(Some(&folder));
+        let mut count = 0;
+        while let Some(object) = listing.try_next().await.map_err(store_error)? {
+            if SystemTime::from(object.last_modified) < before {
+                self.remove(&object.location).await?;
+                count += 1;
+            }
+        }
+        Ok(count)
     }
 
     fn min_chunk_size(&self) -> u64 {

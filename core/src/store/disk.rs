@@ -7,7 +7,7 @@
 //! dies), so that several processes can serve one directory.
 //!
 //! Failure: a full disk is [`StoreError::Full`], and what fitted is kept. Cancellation: see `append`. Crash: sessions go on
-//! from their last value; what no value accounts for is cut off by the next append or by [`Disk::sweep`].
+//! from their last value; what no value accounts for is cut off by the next append or by [`Disk::sweep_folders`].
 
 mod append;
 mod cache;
@@ -136,7 +136,7 @@ impl Disk {
     }
 
     /// Deletes the bytes of sessions, and damaged blobs, that nobody wrote to since `before`; returns how many. Blocks.
-    pub fn sweep(&self, before: SystemTime) -> io::Result<u64> {
+    pub fn sweep_folders(&self, before: SystemTime) -> io::Result<u64> {
         let mut count = 0;
         for folder in [Folder::Uploads, Folder::Quarantine] {
             for entry in fs::read_dir(self.0.root.join(folder.path()))? {
@@ -286,6 +286,11 @@ impl ContentStore for Disk {
     async fn discard(&self, staged: Staged) -> Result<(), StoreError> {
         let path = self.path(Key::Upload(staged.id()));
         self.blocking(move |_| durable::remove(&path).map_err(store_error))
+            .await
+    }
+
+    async fn sweep(&self, before: SystemTime) -> Result<u64, StoreError> {
+        self.blocking(move |disk| disk.sweep_folders(before).map_err(store_error))
             .await
     }
 }

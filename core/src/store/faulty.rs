@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -202,6 +203,10 @@ impl ContentStore for Faulty {
     async fn discard(&self, staged: Staged) -> Result<(), StoreError> {
         self.with(Operation::Discard, self.store.discard(staged))
             .await
+    }
+
+    async fn sweep(&self, before: SystemTime) -> Result<u64, StoreError> {
+        self.store.sweep(before).await
     }
 
     fn min_chunk_size(&self) -> u64 {

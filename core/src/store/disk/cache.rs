@@ -74,7 +74,7 @@ impl Disk {
         durable::remove(&self.path(Key::Blob(digest)))
     }
 
-    /// Takes a damaged blob out of service and keeps it for a look, until [`Self::sweep`].
+    /// Takes a damaged blob out of service and keeps it for a look, until [`Self::sweep_folders`].
     pub fn quarantine(&self, digest: &Digest) -> io::Result<()> {
         let (from, to) = (
             self.path(Key::Blob(digest)),

@@ -90,7 +90,7 @@ async fn a_damaged_blob_is_found_quarantined_and_replaced() {
     disk.quarantine(&digest).unwrap();
     assert!(disk.open_blob(&digest).unwrap().is_none());
     let later = fs::metadata(root.path()).unwrap().modified().unwrap() + Duration::from_hours(1);
-    assert_eq!(disk.sweep(later).unwrap(), 1);
+    assert_eq!(disk.sweep_folders(later).unwrap(), 1);
 }
 
 #[tokio::test]
@@ -139,10 +139,10 @@ async fn a_sweep_leaves_what_is_written_to() {
     let locked = disk.lock_staged(busy.id(), 0).unwrap();
     let (past, future) = (SystemTime::UNIX_EPOCH, Duration::from_hours(24));
     let written = locked.file.metadata().unwrap().modified().unwrap();
-    assert_eq!(disk.sweep(past).unwrap(), 0);
-    assert_eq!(disk.sweep(written + future).unwrap(), 1);
+    assert_eq!(disk.sweep_folders(past).unwrap(), 0);
+    assert_eq!(disk.sweep_folders(written + future).unwrap(), 1);
     drop(locked);
-    assert_eq!(disk.sweep(written + future).unwrap(), 1);
+    assert_eq!(disk.sweep_folders(written + future).unwrap(), 1);
 }
 
 #[tokio::test]
