@@ -36,7 +36,7 @@ pub struct Instances {
 
 /// Makes a `#[tokio::test]` of every function of the suite.
 ///
-/// `$instances` is a function that returns a future of [`Instances`](crate::store::conformance::Instances) and something that
+/// `$instances` is a function that returns a future of [`Instances`] and something that
 /// is dropped behind the test.
 #[macro_export]
 macro_rules! content_store_tests {

@@ -6,7 +6,7 @@
 //!
 //! Invariants: no byte at or behind the watermark is given to anybody; the watermark stays [`HELD_BACK_BYTES`] short of the
 //! end until all bytes are there and hash to the digest, so nobody ever gets the end of a wrong blob. What is kept in
-//! memory is bounded by [`RECENT_BYTES_MAX`] however large the blob.
+//! memory is bounded by `RECENT_BYTES_MAX` however large the blob.
 //!
 //! Failure: a source that fails, or wrong bytes, break the landing: readers get an error after the bytes before the
 //! watermark, never an end. When the disk fails the landing is abandoned: it says how far it came and hands out the hasher,
