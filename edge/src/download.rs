@@ -96,6 +96,15 @@ struct Running {
     id: u64,
 }
 
+/// How much all downloads together may hold in memory.
+const GATHERED_BYTES_MAX: usize = 32 << 20;
+
+/// How many batches a download holds: two being gathered, two being written, two for readers that keep up.
+const BATCHES_HELD: usize = 6;
+
+/// The batch that a download gathers, whatever the others do.
+const BATCH_BYTES: std::ops::Range<usize> = 64 << 10..1 << 20;
+
 // === impl Downloads ===
 
 impl Downloads {
@@ -183,6 +192,18 @@ impl Downloads {
         if let fill::Ended::Early(last) = outcome {
             head.send_replace(last);
         }
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// Returns how many bytes a download writes at a time: its share of the memory for all of them.
+    ///
+    /// Each batch costs a hand-over between threads and every reader a wake-up, so a lone download writes large ones.
+    fn batch_bytes(&self) -> usize {
+        let running = self.running.lock().len().max(1);
+        (GATHERED_BYTES_MAX / (BATCHES_HELD * running)).clamp(BATCH_BYTES.start, BATCH_BYTES.end)
     }
 }
 

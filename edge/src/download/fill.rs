@@ -68,12 +68,6 @@ enum Hand {
     Busy(JoinHandle<Result<Box<Writer>, WriteError>>),
 }
 
-/// A batch of so many bytes is written as soon as the writer is free.
-const BATCH_BYTES: usize = 256 << 10;
-
-/// No more is gathered while the writer is busy.
-const BATCH_BYTES_MAX: usize = 512 << 10;
-
 /// How long fewer bytes wait for more: each batch costs every reader a wake-up.
 const LINGER: Duration = Duration::from_millis(2);
 
@@ -185,7 +179,9 @@ impl Fill<'_> {
         Err(Ended::Broken)
     }
 
-    /// Moves one answer's bytes into the landing. Receiving goes on while a batch is hashed and written.
+    /// Moves one answer's bytes into the landing, a batch at a time; no more than two are gathered while one is written.
+    ///
+    /// Receiving goes on while a batch is hashed and written.
     async fn pump(
         &self,
         writer: Box<Writer>,
@@ -198,8 +194,9 @@ impl Fill<'_> {
         let mut linger_until = Instant::now();
         let mut hand = Hand::Free(writer);
         let pumped = loop {
+            let share = self.parts.batch_bytes();
             hand = match hand {
-                Hand::Free(writer) if batch.is_due(linger_until) => {
+                Hand::Free(writer) if batch.is_due(share, linger_until) => {
                     let frames = std::mem::take(&mut batch).frames;
                     Hand::Busy(spawn_blocking(move || writer.written_with(frames)))
                 }
@@ -209,7 +206,7 @@ impl Fill<'_> {
             tokio::select! {
                 biased;
                 writer = hand.freed(), if is_busy => hand = Hand::Free(writer?),
-                frame = body.next(), if batch.bytes < BATCH_BYTES_MAX => match frame {
+                frame = body.next(), if batch.bytes < 2 * share => match frame {
                     Some(Ok(frame)) => {
                         received += frame.len() as u64;
                         self.parts.metrics.bytes.inc_by(frame.len() as u64);
@@ -275,8 +272,8 @@ impl Batch {
         self.frames.push(frame);
     }
 
-    fn is_due(&self, linger_until: Instant) -> bool {
-        self.bytes >= BATCH_BYTES || (self.bytes > 0 && Instant::now() >= linger_until)
+    fn is_due(&self, share: usize, linger_until: Instant) -> bool {
+        self.bytes >= share || (self.bytes > 0 && Instant::now() >= linger_until)
     }
 }
 

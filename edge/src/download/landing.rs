@@ -6,7 +6,7 @@
 //!
 //! Invariants: no byte at or behind the watermark is given to anybody; the watermark stays [`HELD_BACK_BYTES`] short of the
 //! end until all bytes are there and hash to the digest, so nobody ever gets the end of a wrong blob. What is kept in
-//! memory is bounded by `RECENT_BYTES_MAX` however large the blob.
+//! memory is bounded by the writer's batches however large the blob.
 //!
 //! Failure: a source that fails, or wrong bytes, break the landing: readers get an error after the bytes before the
 //! watermark, never an end. When the disk fails the landing is abandoned: it says how far it came and hands out the hasher,
@@ -30,7 +30,9 @@ use tokio::sync::watch;
 pub const HELD_BACK_BYTES: u64 = 64 << 10;
 
 /// How many bytes that are written already are kept in memory for readers that keep up.
-const RECENT_BYTES_MAX: usize = 512 << 10;
+///
+/// The last two batches, so that it follows the memory that a download may use; and so much at least.
+const RECENT_BYTES_MIN: usize = 256 << 10;
 
 /// A blob on its way in, to be read; cheap to clone.
 #[derive(Clone, Debug)]
@@ -247,13 +249,15 @@ impl Drop for Writer {
 
 impl Recent {
     fn push(&mut self, mut offset: u64, batch: Vec<Bytes>) {
+        let batch_bytes: usize = batch.iter().map(Bytes::len).sum();
+        let bytes_max = RECENT_BYTES_MIN.max(2 * batch_bytes);
         for bytes in batch {
             let length = bytes.len();
             self.chunks.push_back((offset, bytes));
             self.bytes += length;
             offset += length as u64;
         }
-        while self.bytes > RECENT_BYTES_MAX
+        while self.bytes > bytes_max
             && let Some((_, oldest)) = self.chunks.pop_front()
         {
             self.bytes -= oldest.len();
@@ -352,7 +356,7 @@ mod tests {
 
     #[test]
     fn only_recent_bytes_stay_in_memory() {
-        let content = vec![7; 2 * RECENT_BYTES_MAX];
+        let content = vec![7; 4 * RECENT_BYTES_MIN];
         let (mut writer, landing) = landing(&content);
         for batch in pieces(&content, 100_000) {
             writer.write(batch).unwrap();
@@ -360,6 +364,6 @@ mod tests {
         assert_eq!(landing.recent(0), None);
         assert!(landing.recent(content.len() as u64 - 1).is_some());
         assert_eq!(landing.recent(content.len() as u64), None);
-        assert!(landing.0.recent.lock().bytes <= RECENT_BYTES_MAX);
+        assert!(landing.0.recent.lock().bytes <= RECENT_BYTES_MIN);
     }
 }
