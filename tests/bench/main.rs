@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use peer::DockerRegistry;
 use table::{Series, Table};
-use transfer::{Layer, pull, push, push_image, requests_per_second};
+use transfer::{Layer, pull, pull_checked, push, push_image, requests_per_second};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -89,6 +89,7 @@ async fn edge_beside_origin(table: &mut Table, directory: &Path, rounds: u64) {
     let layer = Layer::create(&directory.join("layer"), u64::MAX, GIB);
     push(origin.address(), "bench/large", &layer);
     let mut cold = [Series::default(), Series::default()];
+    let mut checked = [Series::default(), Series::default()];
     let mut warm = [Series::default(), Series::default()];
     let mut most = 0;
     for round in 0..rounds {
@@ -98,12 +99,20 @@ async fn edge_beside_origin(table: &mut Table, directory: &Path, rounds: u64) {
         warm[0].add(pull(edge.address(), "bench/large", &layer));
         warm[1].add(pull(origin.address(), "bench/large", &layer));
         most = most.max(edge.process().memory().1);
+        let edge = Edge::start(&origin).await;
+        checked[0].add(pull_checked(edge.address(), "bench/large", &layer));
+        checked[1].add(pull_checked(origin.address(), "bench/large", &layer));
         println!("round {round}: edge pulled from");
     }
     table.seconds(
         "pull 1 GiB through a cold edge",
         "direct from the origin",
         &cold,
+    );
+    table.seconds(
+        "the same, by a client that checks the digest",
+        "direct from the origin",
+        &checked,
     );
     table.seconds(
         "pull 1 GiB through a warm edge",

@@ -84,8 +84,25 @@ pub(crate) fn push(address: SocketAddr, repository: &str, layer: &Layer) -> f64 
     begin.elapsed().as_secs_f64()
 }
 
-/// Pulls a layer; returns the seconds it took.
+/// Pulls a layer and throws it away; returns the seconds it took.
 pub(crate) fn pull(address: SocketAddr, repository: &str, layer: &Layer) -> f64 {
+    pull_to(address, repository, layer, |_| {})
+}
+
+/// Pulls a layer and checks its digest, as every real client does; returns the seconds it took.
+pub(crate) fn pull_checked(address: SocketAddr, repository: &str, layer: &Layer) -> f64 {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let seconds = pull_to(address, repository, layer, |bytes| hasher.update(bytes));
+    assert_eq!(hasher.finish(), layer.digest);
+    seconds
+}
+
+fn pull_to(
+    address: SocketAddr,
+    repository: &str,
+    layer: &Layer,
+    mut take: impl FnMut(&[u8]),
+) -> f64 {
     let begin = Instant::now();
     let path = format!("/v2/{repository}/blobs/{}", layer.digest);
     let mut answer = send(
@@ -100,11 +117,13 @@ pub(crate) fn pull(address: SocketAddr, repository: &str, layer: &Layer) -> f64 
     );
     assert_eq!((answer.status, answer.length), (200, layer.size));
     let mut buffer = vec![0; READ_BYTES];
+    take(answer.rest.buffer());
     let mut read = answer.rest.buffer().len() as u64;
     let stream = answer.rest.get_mut();
     while read < layer.size {
         let count = stream.read(&mut buffer).unwrap();
         assert!(count > 0, "the layer broke off at {read}");
+        take(&buffer[..count]);
         read += count as u64;
     }
     begin.elapsed().as_secs_f64()
