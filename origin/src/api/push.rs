@@ -15,18 +15,19 @@ use std::sync::Arc;
 use http::StatusCode;
 use outport_core::body::Body;
 use outport_core::clock;
+use outport_core::net::respond::chain;
 use outport_core::oci::digest::{Algorithm, Digest};
 use outport_core::oci::error::{ApiError, ErrorCode};
 use outport_core::oci::range::upload_range;
 use outport_core::oci::reference::RepoName;
-use outport_core::store::{Appended, CommitError, Content, ContentStore, Staged};
+use outport_core::store::{AppendError, Appended, CommitError, Content, ContentStore, Staged};
 use outport_core::tasks::Tasks;
 use uuid::Uuid;
 
 use crate::api::{Reply, drain};
 use crate::metadata::{BlobRecord, Link, Metadata, Upload};
 use crate::names::Names;
-use crate::respond::OrRespond;
+use crate::respond::{IntoApiError as _, OrRespond};
 use crate::upload::Chunk;
 
 /// Takes blobs.
@@ -61,6 +62,8 @@ enum End {
     Open,
     /// The blob is complete.
     Commit(Digest),
+    /// As before, and there is no session that a client could go on with.
+    Whole(Digest),
 }
 
 // === impl Push ===
@@ -195,9 +198,12 @@ impl Push {
         let before = staged.size();
         let destination = match &end {
             End::Open => None,
-            End::Commit(digest) => Some(digest),
+            End::Commit(digest) | End::Whole(digest) => Some(digest),
         };
         let Appended { staged, outcome } = self.store.append(staged, content, destination).await;
+        if let End::Whole(digest) = end {
+            return self.take_whole(repository, staged, outcome, digest).await;
+        }
         let is_whole = outcome.is_ok();
         // A commit that follows makes writing down the offset superfluous.
         if staged.size() > before && !(is_whole && destination.is_some()) {
@@ -207,18 +213,42 @@ impl Push {
                 .advance_upload(id, revision, &staged, clock::now())
                 .await;
             if !advanced.or_respond()? {
-                // A single request's session is in no database; another request has taken this one further.
+                // Another request has taken the session further.
                 return Err(outcome
                     .or_respond()
                     .err()
                     .unwrap_or_else(|| ErrorCode::RangeInvalid.into()));
             }
         }
-        outcome.or_respond()?;
-        match end {
-            End::Open => Ok(session(StatusCode::ACCEPTED, &repository, &staged)),
-            End::Commit(digest) => self.commit(repository, staged, digest).await,
+        match (end, outcome) {
+            // Bytes that are gone may have been published by a request before, which did not come to the link: clients
+            // repeat a `PUT` that was answered with a 503, and so the commit is asked.
+            (End::Commit(digest), Ok(()) | Err(AppendError::Gone)) => {
+                self.commit(repository, staged, digest).await
+            }
+            (_, Ok(())) => Ok(session(StatusCode::ACCEPTED, &repository, &staged)),
+            (_, Err(error)) => Err(error.into_api_error()),
         }
+    }
+
+    /// Ends a blob that came in one request. When that fails nobody can go on with it, so nothing of it is kept.
+    async fn take_whole(
+        &self,
+        repository: RepoName,
+        staged: Staged,
+        outcome: Result<(), AppendError>,
+        digest: Digest,
+    ) -> Result<Reply, ApiError> {
+        let reply = match outcome.or_respond() {
+            Ok(()) => self.commit(repository, staged.clone(), digest).await,
+            Err(error) => Err(error),
+        };
+        if reply.is_err()
+            && let Err(error) = self.store.discard(staged).await
+        {
+            tracing::warn!(error = chain(&error), "bytes of a broken push not deleted");
+        }
+        reply
     }
 
     async fn commit(
@@ -264,7 +294,7 @@ impl Accepted {
                 staged,
                 revision: 0,
             },
-            end: End::Commit(digest),
+            end: End::Whole(digest),
         }
     }
 }
@@ -289,3 +319,6 @@ fn created(repository: &RepoName, digest: &Digest) -> Reply {
         .header("docker-content-digest", digest.to_string())
         .body(Body::empty())
 }
+
+#[cfg(test)]
+mod tests;
