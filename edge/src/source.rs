@@ -166,6 +166,9 @@ impl Origin {
     }
 
     /// Sends a request as it is and returns the answer, whatever its status.
+    ///
+    /// A status that says that it cannot be served is for whoever asked: it may be that one request's own doing (a second
+    /// chunk of an upload that is still being written to), and must not close the origin to everybody.
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, OriginError> {
         let client = self.0.client.as_ref().ok_or(OriginError::Absent)?;
         let permit = self.0.breaker.lock().ask(Instant::now());
@@ -178,8 +181,8 @@ impl Origin {
             .or_insert(HeaderValue::from_static("1"));
         let answer = client.send(request).await;
         match &answer {
-            Ok(response) => self.report(!is_sick(response.status())),
-            Err(ClientError::RequestBody(_)) => {}
+            Ok(response) if !is_sick(response.status()) => self.report(true),
+            Ok(_) | Err(ClientError::RequestBody(_)) => {}
             Err(_) => self.report(false),
         }
         answer.map_err(|error| match error {
@@ -250,7 +253,12 @@ impl Origin {
         if let Some(range) = range {
             request.headers_mut().insert(RANGE, header(range)?);
         }
-        let response = self.answer(request).await?;
+        let answer = self.answer(request);
+        let response = match span {
+            // A client waits for its status; later ones have theirs, and more patience.
+            Span::From(0) => self.in_time(answer).await?,
+            Span::From(_) | Span::Within(_) => answer.await?,
+        };
         let size = match (&span, response.status()) {
             (Span::From(0), StatusCode::OK) => content_length(response.headers())?,
             (_, StatusCode::PARTIAL_CONTENT) => partial_size(response.headers(), &span)?,
@@ -270,6 +278,9 @@ impl Origin {
     async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, OriginError> {
         let response = self.send(request).await?;
         let status = response.status();
+        if is_sick(status) {
+            self.report(false);
+        }
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
         }

@@ -137,6 +137,40 @@ async fn a_dead_origin_is_a_503_at_once() {
 }
 
 #[tokio::test]
+async fn a_silent_origin_is_a_503_in_time() {
+    let rig = Rig::with(&["origin.answer_timeout=100ms"]).await;
+    let blob = content(1000, 7);
+    rig.origin.put_blob("a", &blob);
+    rig.origin.fail_next(Fault::Silence);
+    let path = blob_path("a", &blob);
+    let began = Instant::now();
+    let answer = rig.edge.get(&path).await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.headers.contains_key("retry-after"));
+    assert!(began.elapsed() < Duration::from_secs(10));
+    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_503_to_what_is_passed_on_closes_the_origin_to_nobody_else() {
+    let rig = Rig::with(&["origin.failures=1"]).await;
+    let blob = content(1000, 8);
+    rig.origin.put_blob("a", &blob);
+    rig.origin.fail_pushes(503);
+    for _ in 0..5 {
+        let push = rig.edge.begin(Method::PATCH, "/v2/a/blobs/uploads/x", &[]);
+        assert_eq!(push.await.status, 404);
+        let id = "/v2/a/blobs/uploads/0193b0a0-0000-7000-8000-000000000000";
+        let push = rig.edge.begin(Method::PATCH, id, &[]).await;
+        assert_eq!(push.finish().await.status, 503);
+    }
+    let path = blob_path("a", &blob);
+    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_disk_that_takes_nothing_is_passed_by() {
     let rig = Rig::new().await;
     let blob = content(LAYER, 6);

@@ -42,6 +42,8 @@ struct State {
     manifests: HashMap<String, Bytes>,
     /// What goes wrong with the next blobs that are fetched.
     faults: VecDeque<Fault>,
+    /// What pushes are answered with, when they are not taken.
+    push_status: Option<u16>,
     seen: Vec<Seen>,
 }
 
@@ -60,6 +62,8 @@ pub(super) enum Fault {
     Status(u16),
     /// A page that says sorry, with a 200.
     Sorry,
+    /// No answer at all.
+    Silence,
 }
 
 /// A request that came in.
@@ -121,6 +125,19 @@ impl ScriptedOrigin {
         self.state.lock().faults.push_back(fault);
     }
 
+    pub(super) fn fail_pushes(&self, status: u16) {
+        self.state.lock().push_status = Some(status);
+    }
+
+    fn is_to_be_silent(&self) -> bool {
+        let faults = &mut self.state.lock().faults;
+        let is_silent = matches!(faults.front(), Some(Fault::Silence));
+        if is_silent {
+            faults.pop_front();
+        }
+        is_silent
+    }
+
     /// Lets no more than so many bytes of each blob out, until told otherwise.
     pub(super) fn allow(&self, bytes: u64) {
         self.allowed.send_replace(bytes);
@@ -151,9 +168,16 @@ impl ScriptedOrigin {
         match head.method {
             Method::GET | Method::HEAD => {
                 let is_get = head.method == Method::GET;
+                if is_get && self.is_to_be_silent() {
+                    std::future::pending::<()>().await;
+                }
                 self.fetch(&path, is_get, range, none_match.as_deref())
             }
             Method::PUT | Method::POST | Method::PATCH => {
+                let status = self.state.lock().push_status;
+                if let Some(status) = status {
+                    return status_answer(status);
+                }
                 let body = body.collect_limited(1 << 30).await.unwrap();
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = StatusCode::CREATED;
@@ -198,7 +222,8 @@ impl ScriptedOrigin {
         };
         drop(state);
         let (blob, die_at) = match fault {
-            None => (blob, None),
+            // Silence was kept before.
+            None | Some(Fault::Silence) => (blob, None),
             Some(Fault::DieAt(at)) => (blob, Some(at)),
             Some(Fault::FlipAt(at)) => {
                 let mut wrong = blob.to_vec();
@@ -210,11 +235,7 @@ impl ScriptedOrigin {
                 let long = [&blob[..], &vec![0; bytes]].concat();
                 (long.into(), None)
             }
-            Some(Fault::Status(status)) => {
-                let mut response = error_response(&ErrorCode::Unavailable.into());
-                *response.status_mut() = StatusCode::from_u16(status).unwrap();
-                return response;
-            }
+            Some(Fault::Status(status)) => return status_answer(status),
             Some(Fault::Sorry) => (Bytes::from_static(b"<html>sorry</html>"), None),
         };
         self.blob_answer(&blob, die_at, is_get, range)
@@ -284,6 +305,12 @@ impl Drop for ScriptedOrigin {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn status_answer(status: u16) -> Response<Body> {
+    let mut response = error_response(&ErrorCode::Unavailable.into());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response
 }
 
 fn manifest_answer(content: &Bytes, none_match: Option<&str>) -> Response<Body> {
