@@ -1,5 +1,7 @@
 //! What a pushed manifest means for the metadata. Pure.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use outport_core::oci::digest::{Algorithm, Digest};
 use outport_core::oci::error::{ApiError, ErrorCode};
@@ -83,7 +85,8 @@ impl Pushed {
 
 /// Lets a manifest be published while `missing` are not there.
 pub(crate) fn without_blobs(mut publish: Publish, missing: &[Digest]) -> Publish {
-    publish.blobs.retain(|digest| !missing.contains(digest));
+    let absent: HashSet<_> = missing.iter().collect();
+    publish.blobs.retain(|digest| !absent.contains(digest));
     publish.children.extend(missing);
     publish
 }

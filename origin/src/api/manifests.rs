@@ -12,7 +12,7 @@ use outport_core::oci::error::{ApiError, ErrorCode};
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 
 use crate::api::Reply;
-use crate::metadata::{ManifestRecord, Metadata, Publish, Published};
+use crate::metadata::{ManifestRecord, Metadata, Publish, PublishError, Published};
 use crate::names::Names;
 use crate::publish::{MissingBlobs, Pushed, without_blobs};
 use crate::respond::OrRespond;
@@ -61,17 +61,7 @@ impl Manifests {
         let subject = pushed.subject();
         let publish = pushed.publish(repository.clone(), &reference, tags.clone())?;
         let digest = publish.manifest.digest;
-        let missing = match self.missing_blobs {
-            // The transaction looks for itself.
-            MissingBlobs::Refuse => Vec::new(),
-            MissingBlobs::Accept => self.missing(&publish).await?,
-        };
-        let publish = without_blobs(publish, &missing);
-        let Published { sequence } = self
-            .metadata
-            .publish(publish, clock::now())
-            .await
-            .or_respond()?;
+        let (Published { sequence }, missing) = self.publish(publish).await?;
 
         let mut reply = Reply::new(StatusCode::CREATED)
             .header(
@@ -113,21 +103,24 @@ impl Manifests {
         }
     }
 
-    /// Returns the blobs that the manifest needs and the repository does not link.
-    async fn missing(&self, publish: &Publish) -> Result<Vec<Digest>, ApiError> {
-        let mut missing = Vec::new();
-        for digest in &publish.blobs {
-            if self
-                .names
-                .blob(&publish.repository, digest)
-                .await
-                .or_respond()?
-                .is_none()
-            {
-                missing.push(*digest);
+    /// Publishes a manifest, and returns what its repository lacks of it, where that is let pass.
+    ///
+    /// The transaction says what is missing, in one question whatever the number of layers, and as of the moment in which
+    /// the manifest becomes visible.
+    async fn publish(&self, mut publish: Publish) -> Result<(Published, Vec<Digest>), ApiError> {
+        let mut lacking = Vec::new();
+        loop {
+            match self.metadata.publish(publish.clone(), clock::now()).await {
+                // Each turn takes at least one of the blobs away.
+                Err(PublishError::MissingBlobs(missing))
+                    if self.missing_blobs == MissingBlobs::Accept && !missing.is_empty() =>
+                {
+                    publish = without_blobs(publish, &missing);
+                    lacking.extend(missing);
+                }
+                published => return Ok((published.or_respond()?, lacking)),
             }
         }
-        Ok(missing)
     }
 
     /// Returns `code`, or that the whole repository is unknown.
@@ -160,4 +153,61 @@ fn warning(missing: &[Digest]) -> String {
     }
     text.push('"');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use outport_core::oci::digest::Algorithm;
+    use outport_core::tasks::Tasks;
+
+    use super::*;
+    use crate::metadata::sql::{DatabaseConfig, DatabaseUrl, Sql};
+    use crate::metadata::{BlobRecord, Link};
+    use crate::names::NamesConfig;
+
+    #[tokio::test]
+    async fn what_is_missing_is_named_or_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::sqlite(directory.path().join("origin.db"));
+        let metadata = Sql::open(&DatabaseConfig::new(url)).await.unwrap();
+        let metadata: Arc<dyn Metadata> = Arc::new(metadata);
+        let repository: RepoName = "a/b".parse().unwrap();
+        let [here, gone] = [b"here", b"gone"].map(|text| Algorithm::Sha256.digest(text));
+        let link = Link {
+            repository: repository.clone(),
+            blob: BlobRecord {
+                digest: here,
+                size: 4,
+            },
+            location: "here".to_owned(),
+            upload: None,
+        };
+        metadata.link_blob(link, clock::now()).await.unwrap();
+        let body = serde_json::json!({
+            "schemaVersion": 2,
+            "config": {"mediaType": "a/config", "digest": here.to_string(), "size": 4},
+            "layers": [{"mediaType": "a/layer", "digest": gone.to_string(), "size": 4}],
+        });
+        let body = Bytes::from(body.to_string());
+        let put = async |missing_blobs| {
+            let config = NamesConfig { memory: 1 << 20 };
+            let manifests = Manifests {
+                metadata: Arc::clone(&metadata),
+                names: Names::new(Arc::clone(&metadata), config, &Tasks::new()),
+                missing_blobs,
+            };
+            let pushed = Pushed::parse(None, body.clone()).unwrap();
+            let reference = Reference::Tag("t".parse().unwrap());
+            let put = manifests.put(repository.clone(), reference, Vec::new(), pushed);
+            put.await.map(Reply::into_response)
+        };
+        let refused = put(MissingBlobs::Refuse).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::ManifestBlobUnknown);
+        let accepted = put(MissingBlobs::Accept).await.unwrap();
+        assert_eq!(accepted.status(), StatusCode::CREATED);
+        let warning = accepted.headers()["warning"].to_str().unwrap();
+        assert!(warning.contains(&gone.to_string()), "{warning}");
+        assert!(!warning.contains(&here.to_string()), "{warning}");
+    }
 }
