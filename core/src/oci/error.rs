@@ -330,14 +330,15 @@ impl ApiError {
     }
 
     /// Returns the JSON body of the specification.
+    ///
+    /// It always has a `detail`: of an error without one that has the message of docker's own registry, docker keeps only
+    /// the code, and does not see in it what it would say "manifest for NAME:TAG not found" to.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut error = serde_json::json!({
+        let error = serde_json::json!({
             "code": self.code.wire_name(),
             "message": self.message,
+            "detail": self.detail.as_ref().unwrap_or(&serde_json::json!({})),
         });
-        if let Some(detail) = &self.detail {
-            error["detail"] = detail.clone();
-        }
         serde_json::json!({ "errors": [error] })
             .to_string()
             .into_bytes()
@@ -375,6 +376,13 @@ mod tests {
             );
             assert!(!code.default_message().is_empty(), "{code:?}");
         }
+    }
+
+    #[test]
+    fn there_always_is_a_detail() {
+        let error = ApiError::new(ErrorCode::ManifestUnknown);
+        let body: serde_json::Value = serde_json::from_slice(&error.to_json()).unwrap();
+        assert_eq!(body["errors"][0]["detail"], serde_json::json!({}));
     }
 
     #[test]
