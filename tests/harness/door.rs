@@ -1,5 +1,6 @@
 //! The two doors of the registry: the origin itself, and an edge in front of it. Both are to behave the same.
 
+use std::net::SocketAddr;
 use std::ops::Deref;
 
 use crate::client::Client;
@@ -15,6 +16,15 @@ pub struct Registry {
     // The edge stops before its origin.
     _edge: Option<Edge>,
     _origin: Origin,
+}
+
+/// An origin and an edge in front of it, for tests that go through both doors.
+#[derive(Debug)]
+pub struct Site {
+    /// The edge, which stops before its origin.
+    pub edge: Edge,
+    /// The origin.
+    pub origin: Origin,
 }
 
 /// Makes two tests of each function: `at_the_origin` and `through_an_edge`, in a module of the function's name.
@@ -37,6 +47,27 @@ macro_rules! at_each_door {
             }
         }
     )*};
+}
+
+// === impl Site ===
+
+impl Site {
+    /// Starts both, with nothing in them.
+    pub async fn start() -> Self {
+        let origin = Origin::start().await;
+        let edge = Edge::start(&origin).await;
+        Self { edge, origin }
+    }
+
+    /// Returns where both doors are: the origin's, then the edge's.
+    pub fn doors(&self) -> [SocketAddr; 2] {
+        [self.origin.address(), self.edge.address()]
+    }
+
+    /// Returns a repository as the origin has it.
+    pub fn repository(&self, name: &str) -> Repository {
+        Repository::new(self.origin.client(), name)
+    }
 }
 
 // === impl Registry ===

@@ -26,4 +26,11 @@ pub mod wire;
 
 pub mod content;
 pub mod document;
+pub mod images;
+pub mod layout;
 pub mod repository;
+
+pub mod containerd;
+pub mod containers;
+pub mod docker;
+pub mod sandbox;

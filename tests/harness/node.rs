@@ -8,10 +8,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use outport_core::oci::digest::{Algorithm, Hasher};
+use outport_core::oci::digest::Algorithm;
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::layout::hash_file;
 use crate::process::Process;
 
 /// What both kinds of node are made of.
@@ -113,32 +114,14 @@ fn wrongly_named(directory: &Path) -> Vec<PathBuf> {
         for folder in folders {
             for file in fs::read_dir(folder.unwrap().path()).unwrap() {
                 let path = file.unwrap().path();
-                let mut hasher = Hasher::new(algorithm);
-                std::io::copy(
-                    &mut fs::File::open(&path).unwrap(),
-                    &mut HashWriter(&mut hasher),
-                )
-                .unwrap();
-                if path.file_name().unwrap().to_str() != Some(hasher.finish().hex().as_str()) {
+                let (digest, _) = hash_file(algorithm, &path);
+                if path.file_name().unwrap().to_str() != Some(digest.hex().as_str()) {
                     wrong.push(path);
                 }
             }
         }
     }
     wrong
-}
-
-struct HashWriter<'a>(&'a mut Hasher);
-
-impl std::io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 // === impl Origin ===

@@ -3,9 +3,11 @@
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
-    reason = "what does not work fails the test"
+    clippy::print_stderr,
+    reason = "what does not work fails the test, and says why"
 )]
 
+mod clients;
 mod postgres;
 mod s3;
 mod tidy;
