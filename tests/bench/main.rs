@@ -23,7 +23,9 @@ use tempfile::TempDir;
 
 use peer::DockerRegistry;
 use table::{Series, Table};
-use transfer::{Layer, pull, pull_checked, push, push_image, requests_per_second};
+use transfer::{
+    Layer, pull, pull_checked, pull_with_skopeo, push, push_image, requests_per_second,
+};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -54,11 +56,12 @@ async fn origin_beside_docker_registry(table: &mut Table, directory: &Path, roun
     let mut pulls = [Series::default(), Series::default()];
     let mut manifests = [Series::default(), Series::default()];
     for (address, _) in sides {
-        push_image(address, "bench/small", "latest");
+        push_image(address, "bench/small", &[]);
     }
     for round in 0..rounds {
         let layer = Layer::create(&directory.join("layer"), round, GIB);
         for (side, (address, name)) in sides.into_iter().enumerate() {
+            rustix::fs::sync();
             pushes[side].add(push(address, "bench/large", &layer));
             pulls[side].add(pull(address, "bench/large", &layer));
             manifests[side].add(requests_per_second(
@@ -88,20 +91,28 @@ async fn edge_beside_origin(table: &mut Table, directory: &Path, rounds: u64) {
     let origin = Origin::start().await;
     let layer = Layer::create(&directory.join("layer"), u64::MAX, GIB);
     push(origin.address(), "bench/large", &layer);
+    push_image(origin.address(), "bench/large", &[&layer]);
     let mut cold = [Series::default(), Series::default()];
     let mut checked = [Series::default(), Series::default()];
+    let mut skopeo = [Series::default(), Series::default()];
     let mut warm = [Series::default(), Series::default()];
     let mut most = 0;
     for round in 0..rounds {
-        let edge = Edge::start(&origin).await;
+        let edge = cold_edge(&origin).await;
         cold[0].add(pull(edge.address(), "bench/large", &layer));
+        rustix::fs::sync();
         cold[1].add(pull(origin.address(), "bench/large", &layer));
         warm[0].add(pull(edge.address(), "bench/large", &layer));
         warm[1].add(pull(origin.address(), "bench/large", &layer));
         most = most.max(edge.process().memory().1);
-        let edge = Edge::start(&origin).await;
+        let edge = cold_edge(&origin).await;
         checked[0].add(pull_checked(edge.address(), "bench/large", &layer));
+        rustix::fs::sync();
         checked[1].add(pull_checked(origin.address(), "bench/large", &layer));
+        let edge = cold_edge(&origin).await;
+        skopeo[0].add(pull_with_skopeo(edge.address(), "bench/large", directory));
+        rustix::fs::sync();
+        skopeo[1].add(pull_with_skopeo(origin.address(), "bench/large", directory));
         println!("round {round}: edge pulled from");
     }
     table.seconds(
@@ -115,6 +126,11 @@ async fn edge_beside_origin(table: &mut Table, directory: &Path, rounds: u64) {
         &checked,
     );
     table.seconds(
+        "the same, by skopeo into a directory",
+        "direct from the origin",
+        &skopeo,
+    );
+    table.seconds(
         "pull 1 GiB through a warm edge",
         "direct from the origin",
         &warm,
@@ -124,4 +140,11 @@ async fn edge_beside_origin(table: &mut Table, directory: &Path, rounds: u64) {
         most,
         64 * MIB + MIB / 4,
     );
+}
+
+/// Starts an edge that has seen nothing, on a disk that has nothing left to do.
+async fn cold_edge(origin: &Origin) -> Edge {
+    let edge = Edge::start(origin).await;
+    rustix::fs::sync();
+    edge
 }

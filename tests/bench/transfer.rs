@@ -129,9 +129,31 @@ fn pull_to(
     begin.elapsed().as_secs_f64()
 }
 
-/// Pushes an image of a config and no layers.
-pub(crate) fn push_image(address: SocketAddr, repository: &str, tag: &str) {
+/// Pulls the image `latest` with skopeo, into a directory that is removed again; returns the seconds it took.
+pub(crate) fn pull_with_skopeo(address: SocketAddr, repository: &str, directory: &Path) -> f64 {
+    let target = directory.join("skopeo");
+    let begin = Instant::now();
+    let status = Command::new("skopeo")
+        .args([
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--src-tls-verify=false",
+        ])
+        .arg(format!("docker://{address}/{repository}:latest"))
+        .arg(format!("dir:{}", target.display()))
+        .status()
+        .expect("skopeo is installed: tests/bench/run sees to it");
+    let seconds = begin.elapsed().as_secs_f64();
+    assert!(status.success());
+    std::fs::remove_dir_all(&target).unwrap();
+    seconds
+}
+
+/// Pushes an image `latest` of a config and of layers that are there.
+pub(crate) fn push_image(address: SocketAddr, repository: &str, layers: &[&Layer]) {
     const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+    const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
     let config = b"{}";
     let digest = Algorithm::Sha256.digest(config);
     let location = start_upload(address, repository);
@@ -148,10 +170,17 @@ pub(crate) fn push_image(address: SocketAddr, repository: &str, tag: &str) {
         },
     );
     finish_upload(address, &patched.location.unwrap(), &digest);
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|Layer { digest, size, .. }| {
+            format!(r#"{{"mediaType":"{LAYER}","digest":"{digest}","size":{size}}}"#)
+        })
+        .collect();
+    let layers = layers.join(",");
     let manifest = format!(
-        r#"{{"schemaVersion":2,"mediaType":"{IMAGE}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{digest}","size":2}},"layers":[]}}"#
+        r#"{{"schemaVersion":2,"mediaType":"{IMAGE}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{digest}","size":2}},"layers":[{layers}]}}"#
     );
-    let path = format!("/v2/{repository}/manifests/{tag}");
+    let path = format!("/v2/{repository}/manifests/latest");
     let header = format!("Content-Type: {IMAGE}\r\n");
     let answer = send(
         address,
