@@ -68,7 +68,13 @@ impl Sweep {
             }
             for (repository, upload) in stale {
                 let id = upload.staged.id();
-                self.store.discard(upload.staged).await?;
+                if let Err(error) = self.store.discard(upload.staged).await {
+                    if error.is_transient() {
+                        return Err(error.into());
+                    }
+                    // One that cannot be discarded (of another engine, say) must not keep the others.
+                    tracing::warn!(upload.id = %id, error = chain(&error), "discard a stale upload");
+                }
                 self.metadata.delete_upload(&repository, id).await?;
                 forgotten += 1;
             }

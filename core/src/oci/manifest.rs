@@ -155,6 +155,12 @@ impl Manifest {
             .string(ARTIFACT_TYPE)?
             .filter(|artifact_type| !artifact_type.is_empty())
             .or_else(|| Some(config.as_ref()?.media_type.clone()).filter(|ty| !ty.is_empty()));
+        if artifact_type
+            .as_ref()
+            .is_some_and(|artifact_type| artifact_type.contains(char::is_control))
+        {
+            return Err(ManifestError::Malformed(ARTIFACT_TYPE.name()));
+        }
         Ok(Self {
             media_type,
             config,

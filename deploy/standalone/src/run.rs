@@ -104,7 +104,7 @@ fn greet(edge: SocketAddr, origin: SocketAddr) {
          \n    docker tag IMAGE {edge}/team/app:1\
          \n    docker push {edge}/team/app:1\
          \n    docker pull {edge}/team/app:1\
-         \n\nThe data is in ./data; Ctrl-C ends it.\n\n"
+         \n\nCtrl-C ends it. What is kept where, and every other setting: config/origin.toml, config/edge.toml.\n\n"
     );
     // Nobody is there to read it when this fails.
     io::stdout().write_all(text.as_bytes()).ok();

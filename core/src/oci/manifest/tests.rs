@@ -311,6 +311,10 @@ fn refuses_what_is_malformed() {
     );
     check(json!({"artifactType": []}), "artifactType is malformed");
     check(
+        json!({"artifactType": "a\u{0}b"}),
+        "artifactType is malformed",
+    );
+    check(
         json!({"subject": {"digest": digest("a").to_string()}}),
         "size is missing",
     );

@@ -295,7 +295,10 @@ impl<'a> Query<'a> {
     /// Returns the first value, if it is of a size that one would expect.
     fn short(&self, key: &'static str) -> Result<Option<String>, RouteError> {
         match self.first(key) {
-            Some(value) if value.len() > MAX_PARAMETER_LEN => Err(RouteError::Parameter(key)),
+            // Nothing that these name has control characters, and not every database takes a NUL.
+            Some(value) if value.len() > MAX_PARAMETER_LEN || value.contains(char::is_control) => {
+                Err(RouteError::Parameter(key))
+            }
             value => Ok(value.map(str::to_owned)),
         }
     }

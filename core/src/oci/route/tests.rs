@@ -129,6 +129,8 @@ fn referrers() {
     );
     let long = format!("/v2/a/referrers/{{D}}?artifactType={}", "a".repeat(256));
     refused(&Method::GET, &long, RouteError::Parameter("artifactType"));
+    let nul = "/v2/a/referrers/{D}?artifactType=a%00b";
+    refused(&Method::GET, nul, RouteError::Parameter("artifactType"));
 }
 
 #[test]
