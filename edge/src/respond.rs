@@ -79,11 +79,15 @@ fn refused(refusal: &Refusal) -> Response<Body> {
         .headers
         .get(CONTENT_TYPE)
         .is_some_and(|ty| ty.as_bytes().starts_with(b"application/json"));
+    // What was asked by HEAD, of blobs alone, has been refused without a body; the client may have asked by GET.
+    let is_json = is_json && !refusal.body.is_empty();
     let mut response = if is_json {
         let mut response = Response::new(refusal.body.clone().into());
         let length = HeaderValue::from(refusal.body.len());
         response.headers_mut().insert(CONTENT_LENGTH, length);
         response
+    } else if refusal.status == StatusCode::NOT_FOUND && refusal.body.is_empty() {
+        error_response(&ErrorCode::BlobUnknown.into())
     } else {
         error_response(&code(refusal.status).into())
     };
