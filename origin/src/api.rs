@@ -1,7 +1,7 @@
 //! The distribution API: one match over the route, one line per arm.
 //!
-//! Invariant: whatever a request is answered with, its body has been taken or drained before, within a bound: a client that
-//! is still sending when it is refused reads the refusal, not a reset.
+//! Invariant: whatever a request is answered with, its body is taken or drained, within a bound: a client that is still
+//! sending when it is refused reads the refusal, not a reset.
 
 pub(crate) mod blobs;
 pub(crate) mod lists;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
 use outport_core::body::{Body, BodyStream, CollectError};
@@ -26,6 +26,7 @@ use outport_core::oci::media;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::{Fetch, Route};
 use outport_core::store::ContentStore;
+use outport_core::tasks::Tasks;
 
 pub(crate) use self::reply::Reply;
 use crate::api::blobs::Blobs;
@@ -71,8 +72,9 @@ impl Api {
         let mut response = match answer {
             Ok(response) => response,
             Err(error) => {
-                if let Some(body) = body {
-                    drain(body.into_stream()).await;
+                // Who asks before it sends has nothing under way.
+                if let Some(body) = body.filter(|_| !head.headers.contains_key(EXPECT)) {
+                    drain(&self.push.tasks, body.into_stream());
                 }
                 respond::error_response(&error)
             }
@@ -262,13 +264,22 @@ fn slice(bytes: &Bytes, range: Range<u64>) -> Bytes {
     bytes.slice(clamp(range.start)..clamp(range.end))
 }
 
-/// Reads what is left of a request's body, within a bound.
-pub(crate) async fn drain(mut rest: BodyStream) {
-    let mut drained = 0;
-    while drained < DRAIN_BYTES {
-        match rest.next().await {
-            Some(Ok(bytes)) => drained += bytes.len() as u64,
-            Some(Err(_)) | None => return,
+/// Reads what is left of a refused request's body, within a bound, while the refusal is on its way.
+///
+/// Not before the refusal: a client that waits for it sends nothing.
+pub(crate) fn drain(tasks: &Tasks, mut rest: BodyStream) {
+    let ending = tasks.token();
+    drop(tasks.spawn("drain", async move {
+        let mut drained = 0;
+        while drained < DRAIN_BYTES {
+            let next = tokio::select! {
+                next = rest.next() => next,
+                () = ending.cancelled() => return,
+            };
+            match next {
+                Some(Ok(bytes)) => drained += bytes.len() as u64,
+                Some(Err(_)) | None => return,
+            }
         }
-    }
+    }));
 }

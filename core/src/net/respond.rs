@@ -50,6 +50,9 @@ pub fn error_response(error: &ApiError) -> Response<Body> {
     if let Some(methods) = error.allow() {
         headers.insert(ALLOW, HeaderValue::from_static(methods));
     }
+    for (name, value) in error.headers() {
+        headers.insert(name, value.clone());
+    }
     *response.body_mut() = body.into();
     response
 }

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 
 /// What went wrong, as clients tell it apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +75,7 @@ pub struct ApiError {
     detail: Option<serde_json::Value>,
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -275,6 +276,7 @@ impl ApiError {
             detail: None,
             retry_after: None,
             allow: None,
+            headers: Vec::new(),
             source: None,
         }
     }
@@ -307,6 +309,13 @@ impl ApiError {
         self
     }
 
+    /// Adds a header, for what a client needs to go on.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
     /// Sets the cause, which the log sees and clients do not.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -327,6 +336,11 @@ impl ApiError {
     /// Returns the methods that the path has, when it was another.
     pub const fn allow(&self) -> Option<&'static str> {
         self.allow
+    }
+
+    /// Returns what was added to the headers.
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
     }
 
     /// Returns the JSON body of the specification.

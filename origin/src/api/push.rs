@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 use outport_core::body::Body;
 use outport_core::clock;
 use outport_core::net::respond::chain;
@@ -112,7 +112,7 @@ impl Push {
         chunk: &Chunk,
     ) -> Result<Accepted, ApiError> {
         let upload = self.session(&repository, id).await?;
-        chunk.check(upload.staged.size())?;
+        check(chunk, &repository, &upload.staged)?;
         Ok(Accepted {
             repository,
             upload,
@@ -134,7 +134,7 @@ impl Push {
                 None => Err(ErrorCode::BlobUploadUnknown.into()),
             };
         };
-        chunk.check(upload.staged.size())?;
+        check(chunk, &repository, &upload.staged)?;
         Ok(Finish::Accepted(Box::new(Accepted {
             repository,
             upload,
@@ -153,7 +153,7 @@ impl Push {
         let task = self.tasks.spawn("upload", async move {
             let reply = push.take_inner(accepted, Box::pin(&mut content)).await;
             if reply.is_err() {
-                drain(content).await;
+                drain(&push.tasks, content);
             }
             reply
         });
@@ -303,13 +303,39 @@ impl Accepted {
 ///
 /// The location is a path: a client that came by another scheme, host or port keeps to its own.
 fn session(status: StatusCode, repository: &RepoName, staged: &Staged) -> Reply {
-    Reply::new(status)
-        .header(
-            "location",
-            format!("/v2/{repository}/blobs/uploads/{}", staged.id()),
-        )
-        .header("range", upload_range(staged.size()))
-        .header("docker-upload-uuid", staged.id().to_string())
+    standing(repository, staged)
+        .into_iter()
+        .fold(Reply::new(status), |reply, (name, value)| {
+            reply.header(name, value)
+        })
+}
+
+/// Returns the headers that say where a session is and how far it has come.
+fn standing(repository: &RepoName, staged: &Staged) -> [(&'static str, String); 3] {
+    let id = staged.id();
+    [
+        ("location", format!("/v2/{repository}/blobs/uploads/{id}")),
+        ("range", upload_range(staged.size())),
+        ("docker-upload-uuid", id.to_string()),
+    ]
+}
+
+/// Checks that a chunk goes on where the session stands; the refusal says where that is.
+fn check(chunk: &Chunk, repository: &RepoName, staged: &Staged) -> Result<(), ApiError> {
+    let checked = chunk.check(staged.size());
+    checked.map_err(|error| match error.code() {
+        ErrorCode::RangeInvalid => {
+            standing(repository, staged)
+                .into_iter()
+                .fold(error, |error, (name, value)| {
+                    match HeaderValue::try_from(value) {
+                        Ok(value) => error.with_header(HeaderName::from_static(name), value),
+                        Err(_) => error,
+                    }
+                })
+        }
+        _ => error,
+    })
 }
 
 /// Answers with where a blob is.
