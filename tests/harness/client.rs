@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::panic::Location;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
@@ -31,6 +32,8 @@ pub struct Client {
 #[must_use]
 pub struct Call {
     client: Client,
+    /// Where it was written down, for messages.
+    caller: &'static Location<'static>,
     request: Request<RequestBody>,
 }
 
@@ -82,6 +85,7 @@ impl Client {
             .unwrap_or_else(|error| panic!("{path}: {error}"));
         Call {
             client: self.clone(),
+            caller: Location::caller(),
             request,
         }
     }
@@ -190,7 +194,8 @@ impl Call {
 
     /// Sends it; no answer may come.
     pub async fn try_open(self) -> Result<Open, Broken> {
-        let asked = format!("{} {}", self.request.method(), self.request.uri());
+        let (method, uri) = (self.request.method(), self.request.uri());
+        let asked = format!("{}: {method} {uri}", self.caller);
         let response = match self.client.pool.request(self.request).await {
             Ok(response) => response,
             Err(error) => return Err(Broken(format!("{asked}: {error:?}"))),

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::pin::Pin;
+
+use tokio::runtime::Builder;
 
 use crate::client::Client;
 use crate::node::{Edge, Origin};
@@ -27,23 +30,24 @@ pub struct Site {
     pub origin: Origin,
 }
 
+/// What is to hold at either door.
+pub type Check = for<'a> fn(&'a Registry) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
 /// Makes two tests of each function: `at_the_origin` and `through_an_edge`, in a module of the function's name.
 ///
-/// A function that takes a [`Registry`] by reference; `NAME with KEY=VALUE` sets a key of the origin's config.
+/// A function takes a [`Registry`] by reference; `NAME with "KEY=VALUE"` sets a key of the origin's config.
 #[macro_export]
 macro_rules! at_each_door {
     ($($check:ident $(with $set:literal)?),* $(,)?) => {$(
         mod $check {
-            #[tokio::test]
-            async fn at_the_origin() {
-                let builder = $crate::node::Origin::builder()$(.set($set))?;
-                super::$check(&$crate::door::Registry::origin(builder).await).await;
+            #[test]
+            fn at_the_origin() {
+                $crate::door::at_the_origin(&[$($set)?], |door| Box::pin(super::$check(door)));
             }
 
-            #[tokio::test]
-            async fn through_an_edge() {
-                let builder = $crate::node::Origin::builder()$(.set($set))?;
-                super::$check(&$crate::door::Registry::edge(builder).await).await;
+            #[test]
+            fn through_an_edge() {
+                $crate::door::through_an_edge(&[$($set)?], |door| Box::pin(super::$check(door)));
             }
         }
     )*};
@@ -70,12 +74,34 @@ impl Site {
     }
 }
 
+/// Runs a check at the origin's door.
+pub fn at_the_origin(sets: &[&str], check: Check) {
+    run(Box::pin(async {
+        check(&Registry::origin(sets).await).await;
+    }));
+}
+
+/// Runs a check at an edge's door.
+pub fn through_an_edge(sets: &[&str], check: Check) {
+    run(Box::pin(async {
+        check(&Registry::edge(sets).await).await;
+    }));
+}
+
+/// Runs a test to its end.
+///
+/// Not generic, as `#[tokio::test]` is: a runtime compiled anew for each of hundreds of tests takes minutes.
+fn run(test: Pin<Box<dyn Future<Output = ()> + '_>>) {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.expect("build a runtime").block_on(test);
+}
+
 // === impl Registry ===
 
 impl Registry {
     /// Starts an origin; its own door is the one to go through.
-    pub async fn origin(builder: crate::node::OriginBuilder) -> Self {
-        let origin = builder.start().await;
+    async fn origin(sets: &[&str]) -> Self {
+        let origin = start_origin(sets).await;
         Self {
             client: origin.client(),
             _edge: None,
@@ -84,8 +110,8 @@ impl Registry {
     }
 
     /// Starts an origin with an edge in front of it to go through.
-    pub async fn edge(builder: crate::node::OriginBuilder) -> Self {
-        let origin = builder.start().await;
+    async fn edge(sets: &[&str]) -> Self {
+        let origin = start_origin(sets).await;
         let edge = Edge::start(&origin).await;
         Self {
             client: edge.client(),
@@ -98,6 +124,14 @@ impl Registry {
     pub fn repository(&self, name: &str) -> Repository {
         Repository::new(self.client.clone(), name)
     }
+}
+
+async fn start_origin(sets: &[&str]) -> Origin {
+    let builder = Origin::builder();
+    sets.iter()
+        .fold(builder, |builder, set| builder.set(*set))
+        .start()
+        .await
 }
 
 impl Deref for Registry {

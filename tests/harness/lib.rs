@@ -34,3 +34,5 @@ pub mod containerd;
 pub mod containers;
 pub mod docker;
 pub mod sandbox;
+
+pub mod eventually;

@@ -7,13 +7,14 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use outport_core::oci::digest::Algorithm;
 use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::layout::hash_file;
-use crate::process::Process;
+use crate::process::{Ended, Process};
 
 /// What both kinds of node are made of.
 #[derive(Debug)]
@@ -47,6 +48,9 @@ pub struct OriginBuilder {
 #[derive(Debug)]
 pub struct Edge(Node);
 
+/// Counts the configs, so that none is written over that of a running node.
+static STARTED: AtomicUsize = AtomicUsize::new(0);
+
 // === impl Node ===
 
 impl Node {
@@ -58,7 +62,7 @@ impl Node {
             "listen = \"{api}\"\nadmin_listen = \"{admin}\"\n{}",
             self.config
         );
-        let number = self.addresses.map_or(0, |[api, _]| api.port());
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let path = self
             .directory
             .path()
@@ -180,6 +184,11 @@ impl Origin {
     /// Stops it cleanly.
     pub fn stop(&mut self) {
         self.0.end(Process::stop);
+    }
+
+    /// Waits until it has ended, as it was asked to before.
+    pub fn ended(&mut self) -> Ended {
+        self.0.process.take().expect("the node runs").ended()
     }
 
     /// Starts it again, over the same files and at the same addresses.

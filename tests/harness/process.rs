@@ -42,6 +42,19 @@ pub struct Process {
     log: Arc<Log>,
 }
 
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with status 0.
+    Cleanly,
+    /// In any other way.
+    Badly,
+}
+
+/// A way to end a process from within what it is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Handle(Pid);
+
 /// What a process said.
 #[derive(Debug)]
 struct Log {
@@ -91,7 +104,7 @@ impl Process {
             .unwrap();
         let log = Log::follow(
             child.stderr.take().unwrap(),
-            directory.join(format!("{role}.log")),
+            directory.join(format!("{role}-{}.log", child.id())),
         );
         let mut process = Self {
             name: format!("{role} ({})", child.id()),
@@ -153,6 +166,23 @@ impl Process {
         self.check_log();
     }
 
+    /// Returns a way to end it while it is in use elsewhere.
+    pub fn handle(&self) -> Handle {
+        Handle(self.pid())
+    }
+
+    /// Waits until it has ended, as it was asked to before.
+    pub fn ended(&mut self) -> Ended {
+        let status = self.wait();
+        self.is_stopped = status.is_some();
+        self.check_log();
+        if status.is_some_and(|status| status.success()) {
+            Ended::Cleanly
+        } else {
+            Ended::Badly
+        }
+    }
+
     /// Stops it where it is, with its connections open.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
@@ -200,6 +230,15 @@ impl Process {
         let lines = self.log();
         let panic = lines.iter().find(|line| line.contains("panicked at"));
         assert_eq!(panic, None, "{} panicked", self.name);
+    }
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// Ends the process on the spot (`kill -9`).
+    pub fn kill(self) {
+        kill_process(self.0, Signal::KILL).unwrap();
     }
 }
 

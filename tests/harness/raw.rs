@@ -8,7 +8,11 @@ use tokio::net::TcpStream;
 
 /// A bare connection.
 #[derive(Debug)]
-pub struct Raw(TcpStream);
+pub struct Raw {
+    stream: TcpStream,
+    /// What came behind the last response.
+    ahead: Vec<u8>,
+}
 
 /// What came back on one.
 #[derive(Debug)]
@@ -41,15 +45,18 @@ impl Raw {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self(stream)
+        Self {
+            stream,
+            ahead: Vec::new(),
+        }
     }
 
     /// Sends bytes as they are; fails when the other side has reset the connection.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
-        self.0.write_all(bytes.as_ref()).await
+        self.stream.write_all(bytes.as_ref()).await
     }
 
-    /// Reads one response to a request other than HEAD.
+    /// Reads one response to a request other than HEAD, an interim one too.
     pub async fn reply(&mut self) -> RawReply {
         let mut reply = RawReply {
             status: None,
@@ -57,7 +64,7 @@ impl Raw {
             body: Vec::new(),
             end: End::Whole,
         };
-        let mut buffer = Vec::new();
+        let mut buffer = std::mem::take(&mut self.ahead);
         let head_length = loop {
             if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at;
@@ -82,14 +89,15 @@ impl Raw {
         while reply.body.len() < length {
             if let Err(end) = self.read_into(&mut reply.body).await {
                 reply.end = end;
-                break;
+                return reply;
             }
         }
+        self.ahead = reply.body.split_off(length);
         reply
     }
 
     async fn read_into(&mut self, buffer: &mut Vec<u8>) -> Result<(), End> {
-        match self.0.read_buf(buffer).await {
+        match self.stream.read_buf(buffer).await {
             Ok(0) => Err(End::Closed),
             Ok(_) => Ok(()),
             Err(_) => Err(End::Reset),
@@ -98,11 +106,11 @@ impl Raw {
 
     /// Ends the connection as a client does that dies: with a reset.
     pub fn reset(self) {
-        self.0.set_zero_linger().unwrap();
+        self.stream.set_zero_linger().unwrap();
     }
 
     /// Ends the sending half only.
     pub async fn finish(&mut self) {
-        self.0.shutdown().await.unwrap();
+        self.stream.shutdown().await.unwrap();
     }
 }

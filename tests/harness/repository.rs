@@ -85,13 +85,15 @@ impl Repository {
     }
 
     /// Fetches a blob.
-    pub async fn get_blob(&self, digest: &Digest) -> Reply {
-        self.blob(Method::GET, digest).send().await
+    #[track_caller]
+    pub fn get_blob(&self, digest: &Digest) -> impl Future<Output = Reply> {
+        self.blob(Method::GET, digest).send()
     }
 
     /// Fetches a manifest.
-    pub async fn get_manifest(&self, reference: impl ToString) -> Reply {
-        self.manifest(Method::GET, reference).send().await
+    #[track_caller]
+    pub fn get_manifest(&self, reference: impl ToString) -> impl Future<Output = Reply> {
+        self.manifest(Method::GET, reference).send()
     }
 
     /// Starts an upload and returns where it is.
@@ -157,12 +159,16 @@ impl Repository {
     }
 
     /// Sends a manifest, whatever comes of it.
-    pub async fn put_manifest(&self, reference: impl ToString, document: &Document) -> Reply {
+    #[track_caller]
+    pub fn put_manifest(
+        &self,
+        reference: impl ToString,
+        document: &Document,
+    ) -> impl Future<Output = Reply> {
         self.manifest(Method::PUT, reference)
             .header("content-type", &document.media_type)
             .body(document.body.clone())
             .send()
-            .await
     }
 
     /// Pushes a manifest by its digest.

@@ -2,12 +2,18 @@
 
 #![allow(
     clippy::expect_used,
+    clippy::similar_names,
     clippy::unwrap_used,
     clippy::print_stderr,
     reason = "what does not work fails the test, and says why"
 )]
 
 mod clients;
+mod distribution;
+mod edge_offline;
+mod memory;
 mod postgres;
+mod push_cut;
+mod restart;
 mod s3;
 mod tidy;
