@@ -19,8 +19,10 @@ use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer as _};
 use object_store::{BackoffConfig, ClientOptions, Error, ObjectStore, Result, RetryConfig};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use uuid::Uuid;
 
 use super::{CopyPart, Engine};
+use crate::backoff::Backoff;
 use crate::config::Secret;
 
 /// What of a key may stand in `x-amz-copy-source` as it is.
@@ -30,6 +32,10 @@ const COPY_SOURCE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
+
+/// The delay before the second attempt, and the longest before any.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LONGEST_RETRY: Duration = Duration::from_millis(3200);
 
 /// For how long the signature of a request is good.
 const SIGNATURE_LIFETIME: Duration = Duration::from_mins(5);
@@ -90,7 +96,8 @@ pub struct S3 {
     store: AmazonS3,
     http: HttpClient,
     bucket: String,
-    attempts_max: usize,
+    /// Between the attempts of the one request that `object_store` does not make.
+    backoff: Backoff,
 }
 
 // === impl Options ===
@@ -175,11 +182,20 @@ impl S3 {
             // Not every server knows `DeleteObjects`.
             .with_disable_bulk_delete(true)
             .build()?;
+        let attempts = u32::try_from(options.retries_max)
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        let backoff = Backoff::try_new(FIRST_RETRY, LONGEST_RETRY, attempts).map_err(|error| {
+            Error::Generic {
+                store: "S3",
+                source: error.into(),
+            }
+        })?;
         Ok(Self {
             store,
             http: ReqwestConnector::default().connect(&options.client())?,
             bucket: bucket.to_owned(),
-            attempts_max: options.retries_max + 1,
+            backoff,
         })
     }
 
@@ -236,14 +252,16 @@ impl Engine for S3 {
     }
 
     async fn copy_part(&self, copy: CopyPart<'_>) -> Result<PartId> {
-        let mut attempt = 1;
+        // The random part of an id is seed enough to spread retries.
+        let mut delays = self.backoff.delays(Uuid::now_v7().as_u64_pair().1);
         loop {
-            match self.try_copy_part(&copy).await {
-                Err(error) if error.is_transient() && attempt < self.attempts_max => {
-                    tokio::time::sleep(Duration::from_millis(100) * (1 << attempt.min(5))).await;
-                    attempt += 1;
-                }
-                outcome => return outcome.map_err(|error| error.into_error(copy.from)),
+            let error = match self.try_copy_part(&copy).await {
+                Ok(part) => return Ok(part),
+                Err(error) => error,
+            };
+            match delays.next().filter(|_| error.is_transient()) {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(error.into_error(copy.from)),
             }
         }
     }
