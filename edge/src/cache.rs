@@ -9,7 +9,7 @@
 //!
 //! Failure: a file that is gone or has another length is forgotten, and counts as a miss. A disk that cannot take more rests
 //! for a while ([`Cache::may_fill`]), and downloads pass by it. Crash: the directory is the truth, the table is filled
-//! from it at the start; partial files of an earlier process are dropped then.
+//! from it at the start.
 
 pub mod table;
 
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outport_core::oci::digest::Digest;
-use outport_core::store::disk::{BlobFile, Disk, OpenError, Partial};
+use outport_core::store::disk::{BlobFile, Disk, Entry, OpenError, Partial};
 use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -185,11 +185,14 @@ impl Cache {
         self.0.filling.lock().failed(Instant::now());
     }
 
-    /// Opens an empty file for a blob on its way in. Blocks.
+    /// Opens the file of a blob on its way in, with what an earlier download left. Blocks.
     pub fn partial(&self, digest: &Digest) -> io::Result<Partial> {
-        let partial = self.0.disk.partial(digest)?;
-        partial.truncate(0)?;
-        Ok(partial)
+        self.0.disk.partial(digest)
+    }
+
+    /// Returns the files of interrupted downloads, and of those under way. Blocks.
+    pub fn partials(&self) -> Vec<Entry> {
+        self.0.disk.partials().flatten().collect()
     }
 
     /// Makes a file whose bytes hash to its digest durable, and takes it in. Blocks.
@@ -197,6 +200,8 @@ impl Cache {
     /// A blob larger than the whole cache is deleted; whoever has it open can go on.
     pub fn publish(&self, partial: &Partial, size: u64) -> io::Result<()> {
         let digest = *partial.digest();
+        // What lies behind it is the download's.
+        partial.truncate(size)?;
         // There may be no room on the disk before.
         if !self.settle(|table| table.make_room(size)) {
             tracing::info!(digest = %digest, size_bytes = size, "blob is larger than the cache, not kept");
@@ -270,13 +275,8 @@ fn open_disk(root: &Path) -> Result<Disk, OpenError> {
     }
 }
 
-/// Fills a table from the directory, the files that were used last being the newest, and drops what was on its way.
+/// Fills a table from the directory, the files that were used last being the newest.
 fn take_stock(disk: &Disk, capacity_bytes: u64) -> (Table, Vec<Digest>) {
-    for entry in disk.partials().flatten() {
-        if let Err(error) = disk.remove_partial(&entry.digest) {
-            tracing::warn!(digest = %entry.digest, error = %error, "leftover of a download not deleted");
-        }
-    }
     let mut entries = Vec::new();
     for entry in disk.entries() {
         match entry {

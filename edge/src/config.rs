@@ -16,6 +16,7 @@ use outport_core::telemetry;
 
 use crate::cache::CacheConfig;
 use crate::download::DownloadConfig;
+use crate::download::leftovers::LeftoverConfig;
 use crate::names::NamesConfig;
 use crate::source::OriginConfig;
 use crate::source::breaker::BreakerConfig;
@@ -167,6 +168,14 @@ fn downloads(section: &mut Section<'_>) -> DownloadConfig {
         retries: section.take("retries", 6),
         retry_pause: section.take("retry_pause", Duration::from_millis(100)),
         retry_pause_max: section.take("retry_pause_max", Duration::from_secs(5)),
+        connections_max: section.take("connections", 8_usize).max(1),
+        grace: section.take("grace", Duration::from_secs(30)),
+        finish_percent: section.take("finish_percent", 50),
+        popular_min: section.take("popular", 3),
+        leftovers: LeftoverConfig {
+            bytes_max: section.take("leftovers", ByteSize::gib(10)).as_u64(),
+            age_max: section.take("leftovers_age", Duration::from_hours(24)),
+        },
     }
 }
 

@@ -1,23 +1,31 @@
 //! Bringing a blob in: one download per digest, which every request for it follows.
 //!
 //! What: [`Downloads`] starts a task for a digest that is not here, or lets a request join the one under way. The task asks the
-//! origin, fills a [`Landing`] and publishes it; requests read the landing each at its own pace.
+//! origin, fills a [`Landing`] and publishes it; requests read the landing each at its own pace. One connection brings a blob
+//! from the front; a reader that waits far ahead, or a long link, gets more of them.
 //!
 //! Invariants: at most one download per digest is under way; it belongs to no request. A blob is published only after its
 //! bytes hashed to its digest. The number of downloads is bounded: one more waits for a while, and then is refused.
 //!
 //! Failure: a source that dies is asked for the rest, with growing pauses, as long as it brings something in between; when
-//! it does not come back, or the bytes are wrong, readers break off and nothing is kept. When the disk fails readers go on
-//! without it. Cancellation: a reader that leaves is not noticed; the end of the process breaks downloads off. Crash: what was
-//! on its way is dropped at the next start.
+//! it does not come back, readers break off and what is here is kept for the next download; when the bytes are wrong,
+//! nothing is. When the disk fails readers go on without it. Cancellation: a download that its last reader left goes on for a
+//! while, and to its end when most of it is here or several wanted it. Crash, and the end of the process: the next download
+//! begins with what is here.
 
+pub mod attendance;
+mod crew;
 mod fill;
 pub mod follower;
+mod journal;
 pub mod landing;
+pub mod leftovers;
+mod schedule;
+mod spans;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use outport_core::oci::digest::Digest;
@@ -31,7 +39,9 @@ use crate::coalesce::Role;
 use crate::metrics::{DownloadMetrics, OutcomeLabel};
 use crate::resolve::Resolver;
 use crate::source::{Origin, OriginError};
-use landing::{Landing, State};
+use attendance::{Attendance, Attendee};
+use landing::Landing;
+use leftovers::LeftoverConfig;
 
 /// The downloads of an edge; cheap to clone.
 #[derive(Clone, Debug)]
@@ -50,14 +60,33 @@ pub struct DownloadConfig {
     pub retry_pause: Duration,
     /// The longest pause.
     pub retry_pause_max: Duration,
+    /// How many connections may bring one blob.
+    pub connections_max: usize,
+    /// How long one that nobody waits for goes on.
+    pub grace: Duration,
+    /// From how many percent on it goes on to its end.
+    pub finish_percent: u32,
+    /// From how many requests on it goes on to its end.
+    pub popular_min: usize,
+    /// What is kept of those that were interrupted.
+    pub leftovers: LeftoverConfig,
 }
 
-/// A download under way; cheap to clone.
-#[derive(Clone, Debug)]
+/// A download under way, and a request that waits for it.
+#[derive(Debug)]
 pub struct Download {
+    repo: RepoName,
+    head: watch::Receiver<Head>,
+    attendee: Attendee,
+}
+
+/// A download, as long as it is under way.
+#[derive(Debug)]
+struct Entry {
     id: u64,
     repo: RepoName,
     head: watch::Receiver<Head>,
+    attendance: Attendance,
 }
 
 /// What a download has come to.
@@ -69,8 +98,8 @@ pub enum Head {
     Landing(Landing),
     /// The blob was here already.
     Here,
-    /// The disk takes nothing: every reader is on its own. The size of the blob in bytes.
-    Passing(u64),
+    /// The disk takes nothing: every reader is on its own.
+    Passing,
     /// The source could not be asked, or said no.
     Failed(OriginError),
 }
@@ -84,8 +113,10 @@ struct Inner {
     tasks: Tasks,
     config: DownloadConfig,
     turns: Arc<Semaphore>,
-    running: Mutex<HashMap<Digest, Download>>,
+    running: Mutex<HashMap<Digest, Entry>>,
     ids: AtomicU64,
+    /// How many connections bring something in.
+    connections: AtomicUsize,
     metrics: DownloadMetrics,
 }
 
@@ -96,13 +127,16 @@ struct Running {
     id: u64,
 }
 
+/// Counts a connection that brings something in.
+struct Connection<'a>(&'a AtomicUsize);
+
 /// How much all downloads together may hold in memory.
 const GATHERED_BYTES_MAX: usize = 32 << 20;
 
-/// How many batches a download holds: two being gathered, two being written, two for readers that keep up.
+/// How many batches a connection holds: two being gathered, two being written, two for readers that keep up.
 const BATCHES_HELD: usize = 6;
 
-/// The batch that a download gathers, whatever the others do.
+/// The batch that a connection gathers, whatever the others do.
 const BATCH_BYTES: std::ops::Range<usize> = 64 << 10..1 << 20;
 
 // === impl Downloads ===
@@ -125,57 +159,66 @@ impl Downloads {
             turns: Arc::new(Semaphore::new(config.concurrent_max)),
             running: Mutex::default(),
             ids: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
             metrics,
         }))
     }
 
     /// Whether a blob is on its way.
     pub fn is_running(&self, digest: &Digest) -> bool {
-        self.running(digest).is_some()
+        self.0
+            .running
+            .lock()
+            .get(digest)
+            .is_some_and(Entry::is_sound)
     }
 
     /// Returns the download of a blob that is under way, or else starts it from what `repo` links.
     pub fn follow(&self, digest: &Digest, repo: &RepoName) -> (Download, Role) {
-        if let Some(download) = self.running(digest) {
+        let mut running = self.0.running.lock();
+        if let Some(download) = running.get(digest).and_then(Entry::join) {
             return (download, Role::Joined);
         }
-        let mut running = self.0.running.lock();
-        if let Some(download) = running.get(digest).filter(|download| download.is_sound()) {
-            return (download.clone(), Role::Joined);
-        }
         let (sender, head) = watch::channel(Head::Asking);
-        let download = Download {
+        let attendance = Attendance::new();
+        let entry = Entry {
             id: self.0.ids.fetch_add(1, Ordering::Relaxed),
             repo: repo.clone(),
-            head,
+            head: head.clone(),
+            attendance: attendance.clone(),
         };
-        running.insert(*digest, download.clone());
-        drop(running);
-        let entry = Running {
+        let guard = Running {
             downloads: self.clone(),
             digest: *digest,
-            id: download.id,
+            id: entry.id,
         };
-        let task = self.clone().run(entry, repo.clone(), sender);
+        running.insert(*digest, entry);
+        drop(running);
+        let attendee = attendance.first();
+        let task = self.clone().run(guard, repo.clone(), attendance, sender);
         drop(self.0.tasks.spawn("download", task));
+        let download = Download {
+            repo: repo.clone(),
+            head,
+            attendee,
+        };
         (download, Role::Asked)
     }
 
-    fn running(&self, digest: &Digest) -> Option<Download> {
-        let running = self.0.running.lock();
-        running
-            .get(digest)
-            .filter(|download| download.is_sound())
-            .cloned()
-    }
-
-    async fn run(self, entry: Running, repo: RepoName, head: watch::Sender<Head>) {
+    async fn run(
+        self,
+        entry: Running,
+        repo: RepoName,
+        attendance: Attendance,
+        head: watch::Sender<Head>,
+    ) {
         self.0.metrics.running.inc();
         let ending = self.0.tasks.token();
         let fill = fill::Fill {
             parts: &self.0,
             repo: &repo,
             digest: &entry.digest,
+            attendance: &attendance,
         };
         let outcome = tokio::select! {
             outcome = fill.run(&head) => outcome,
@@ -198,12 +241,49 @@ impl Downloads {
 // === impl Inner ===
 
 impl Inner {
-    /// Returns how many bytes a download writes at a time: its share of the memory for all of them.
+    /// Returns how many bytes a connection gathers before they are written: its share of the memory for all of them.
     ///
-    /// Each batch costs a hand-over between threads and every reader a wake-up, so a lone download writes large ones.
+    /// Each batch costs a hand-over between threads and every reader a wake-up, so a lone connection writes large ones.
     fn batch_bytes(&self) -> usize {
-        let running = self.running.lock().len().max(1);
-        (GATHERED_BYTES_MAX / (BATCHES_HELD * running)).clamp(BATCH_BYTES.start, BATCH_BYTES.end)
+        let connections = self.connections.load(Ordering::Relaxed).max(1);
+        (GATHERED_BYTES_MAX / (BATCHES_HELD * connections))
+            .clamp(BATCH_BYTES.start, BATCH_BYTES.end)
+    }
+
+    /// Counts a connection for as long as what is returned lives.
+    fn connection(&self) -> Connection<'_> {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Connection(&self.connections)
+    }
+}
+
+impl Drop for Connection<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// Whether joining it makes sense.
+    fn is_sound(&self) -> bool {
+        match &*self.head.borrow() {
+            Head::Landing(landing) => landing.is_sound(),
+            Head::Asking => self.head.has_changed().is_ok(),
+            Head::Here | Head::Passing | Head::Failed(_) => false,
+        }
+    }
+
+    fn join(&self) -> Option<Download> {
+        if !self.is_sound() {
+            return None;
+        }
+        Some(Download {
+            repo: self.repo.clone(),
+            head: self.head.clone(),
+            attendee: self.attendance.enter()?,
+        })
     }
 }
 
@@ -224,17 +304,9 @@ impl Download {
         head.map_or(Head::Failed(OriginError::Ending), |head| head.clone())
     }
 
-    /// Whether joining it makes sense.
-    fn is_sound(&self) -> bool {
-        match &*self.head.borrow() {
-            Head::Landing(landing) => {
-                let progress = landing.progress();
-                let state = &progress.borrow().state;
-                matches!(state, State::Filling | State::Complete)
-            }
-            Head::Asking => self.head.has_changed().is_ok(),
-            Head::Here | Head::Passing(_) | Head::Failed(_) => false,
-        }
+    /// Returns the word that somebody waits for it.
+    pub fn attendee(&self) -> Attendee {
+        self.attendee.clone()
     }
 }
 
@@ -243,7 +315,7 @@ impl Drop for Running {
         let mut running = self.downloads.0.running.lock();
         if running
             .get(&self.digest)
-            .is_some_and(|download| download.id == self.id)
+            .is_some_and(|entry| entry.id == self.id)
         {
             running.remove(&self.digest);
         }

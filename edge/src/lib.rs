@@ -125,6 +125,11 @@ impl Edge {
             config.downloads,
             metrics.downloads.clone(),
         );
+        drop(
+            seams
+                .tasks
+                .spawn("leftovers", downloads.clone().mind_leftovers()),
+        );
         let pull = Pull::new(resolver.clone(), downloads);
         let service = Service::new(&config.name, pull, resolver, metrics.requests);
         Ok(Self {

@@ -98,6 +98,8 @@ pub enum Outcome {
     Broken,
     /// The disk failed on the way.
     Disk,
+    /// Nobody waited for it any more.
+    Deserted,
     /// The edge went down.
     Ended,
 }
@@ -181,6 +183,7 @@ impl Outcome {
             Self::Refused => "refused",
             Self::Broken => "broken",
             Self::Disk => "disk",
+            Self::Deserted => "deserted",
             Self::Ended => "ended",
         }
     }

@@ -131,11 +131,12 @@ impl Pull {
                 Head::Landing(landing) => {
                     let through = self.through(wanted, landing.size());
                     let response = wanted.answer(landing.size(), |range| {
-                        follow(landing.clone(), through.clone(), range)
+                        let attendee = download.attendee();
+                        follow(landing.clone(), through.clone(), range, attendee)
                     });
                     return Ok((response, served(role)));
                 }
-                Head::Passing(_) => return self.pass(wanted).await,
+                Head::Passing => return self.pass(wanted).await,
                 // Another repository's refusal says nothing about this one.
                 Head::Failed(OriginError::Refused(_)) if !is_own => {}
                 Head::Failed(error) => return Err(error),

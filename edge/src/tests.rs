@@ -1,6 +1,7 @@
 //! The whole edge over real sockets, in front of an origin that does as it is told.
 
 mod abandoned;
+mod downloads;
 mod faults;
 mod names;
 mod origin;

@@ -2,24 +2,30 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::StreamExt as _;
-use outport_core::body::{Body, BodyStream};
+use outport_core::body::Body;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::RepoName;
 use outport_core::store::disk::Partial;
+use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::landing::{Landing, WriteError, Writer};
+use super::attendance::Attendance;
+use super::crew::{Crew, Stopped};
+use super::journal::{Journal, Left};
+use super::landing::{Landing, Writer};
+use super::schedule::Schedule;
+use super::spans::Spans;
 use super::{Head, Inner};
 use crate::metrics::Outcome;
 use crate::source::{IncomingBlob, OriginError, Span};
 
 /// One download.
+#[derive(Clone, Copy)]
 pub(super) struct Fill<'a> {
     /// What it works with.
     pub(super) parts: &'a Inner,
@@ -27,6 +33,8 @@ pub(super) struct Fill<'a> {
     pub(super) repo: &'a RepoName,
     /// The blob.
     pub(super) digest: &'a Digest,
+    /// Who waits for it.
+    pub(super) attendance: &'a Attendance,
 }
 
 /// How a download ended.
@@ -43,36 +51,24 @@ pub(super) enum Ended {
     Broken,
     /// The disk failed on the way.
     Disk,
+    /// Nobody waited for it any more.
+    Deserted,
     /// The edge goes down.
     Cancelled,
 }
 
-/// How far one answer of the source has brought a download.
-enum Pumped {
-    /// To its end.
-    Whole,
-    /// Not to its end.
-    Short,
+/// What a download begins with.
+struct Start {
+    size: u64,
+    here: Spans,
+    /// The answer to the first question, from the first byte that is not here on; none when all are.
+    body: Option<Body>,
+    round_trip: Duration,
 }
 
-/// Bytes that are written together.
-#[derive(Default)]
-struct Batch {
-    frames: Vec<Bytes>,
-    bytes: usize,
-}
-
-/// A writer, in hand or at work on the blocking pool.
-enum Hand {
-    Free(Box<Writer>),
-    Busy(JoinHandle<Result<Box<Writer>, WriteError>>),
-}
-
-/// How long fewer bytes wait for more: each batch costs every reader a wake-up.
-const LINGER: Duration = Duration::from_millis(2);
-
-/// A try that brought fewer bytes than this counts as one in a row.
-const PROGRESS_BYTES: u64 = 1 << 20;
+/// How often, and after which pauses, a file that another download has open is tried to be opened.
+const OPEN_TRIES: u32 = 50;
+const OPEN_PAUSE: Duration = Duration::from_millis(10);
 
 // === impl Fill ===
 
@@ -90,58 +86,133 @@ impl Fill<'_> {
         if self.parts.cache.blob(self.digest).await.is_some() {
             return Ended::Early(Head::Here);
         }
-        let IncomingBlob { size, body } = match self.ask(0).await {
-            Ok(blob) => blob,
-            Err(error) => return Ended::Early(Head::Failed(error)),
-        };
-        self.parts.resolver.learn_blob(self.repo, self.digest, size);
-        let (cache, owned) = (self.parts.cache.clone(), *self.digest);
-        let partial = match blocking(move || cache.partial(&owned)).await {
-            Ok(partial) => partial,
+        let (partial, left) = match self.open().await {
+            Ok(opened) => opened,
             Err(error) => {
-                self.parts.cache.fill_failed(&error);
-                return Ended::Early(Head::Passing(size));
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    self.parts.cache.fill_failed(&error);
+                }
+                return Ended::Early(Head::Passing);
             }
         };
-        let (writer, landing) = Landing::new(Arc::clone(partial.file()), size, *self.digest);
-        head.send_replace(Head::Landing(landing));
-        let ended = self.land(writer, body, &partial).await;
-        if !matches!(ended, Ended::Kept) {
-            blocking(move || partial.discard()).await.ok();
-        }
+        let ended = match self.start(left).await {
+            Ok(start) => self.land(start, &partial, head).await,
+            Err(error) => Ended::Early(Head::Failed(error)),
+        };
+        self.put_away(partial, &ended).await;
         ended
     }
 
-    /// Fills the landing, from as many answers as it takes.
-    async fn land(&self, writer: Writer, mut body: Body, partial: &Partial) -> Ended {
-        let mut failures = 0;
-        let mut writer = Box::new(writer);
+    /// Asks for bytes, from whoever is nearest.
+    pub(super) async fn ask(&self, span: Span) -> Result<IncomingBlob, OriginError> {
+        self.parts.origin.blob(self.repo, self.digest, span).await
+    }
+
+    /// Opens the file, with what an earlier download left of the blob.
+    async fn open(&self) -> io::Result<(Partial, Option<Left>)> {
+        let mut tries = OPEN_TRIES;
         loop {
-            let start = writer.written();
-            let pumped;
-            (writer, pumped) = match self.pump(writer, body.into_stream()).await {
-                Ok(pumped) => pumped,
-                Err(WriteError::Disk(error)) => {
-                    self.parts.cache.fill_failed(&error);
-                    return Ended::Disk;
+            let opened = self.try_open().await;
+            match opened {
+                // An earlier download of the blob is just being put away.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries > 0 => {
+                    tries -= 1;
+                    sleep(OPEN_PAUSE).await;
                 }
-                Err(WriteError::TooLong) => return self.mismatch("too long"),
-            };
-            if matches!(pumped, Pumped::Whole) {
-                break;
+                opened => return opened,
             }
-            if writer.written() - start >= PROGRESS_BYTES {
-                failures = 0;
+        }
+    }
+
+    async fn try_open(&self) -> io::Result<(Partial, Option<Left>)> {
+        let (cache, digest) = (self.parts.cache.clone(), *self.digest);
+        blocking(move || {
+            let partial = cache.partial(&digest)?;
+            if let Some(left) = Journal::read(&partial) {
+                return Ok((partial, Some(left)));
             }
-            body = match self.resume(&writer, &mut failures).await {
-                Ok(body) => body,
-                Err(ended) => return ended,
-            };
+            // A reader of an earlier download may still have it open: it must not be cut off.
+            if partial.size()? > 0 {
+                partial.discard()?;
+                return Ok((cache.partial(&digest)?, None));
+            }
+            Ok((partial, None))
+        })
+        .await
+    }
+
+    /// Asks for what is missing, which also shows that the repository links the blob.
+    async fn start(&self, left: Option<Left>) -> Result<Start, OriginError> {
+        if let Some(Left { size, here }) = left
+            && let Some(start) = self.start_from(size, here).await?
+        {
+            return Ok(start);
         }
-        let size = writer.written();
-        if let Err(mismatch) = writer.finish() {
-            return self.mismatch(&mismatch.to_string());
+        let blob = self.ask_in_time(Span::From(0)).await?;
+        Ok(Start::new(Spans::default(), blob))
+    }
+
+    /// As [`Self::start`], from what is here; none when that is of another blob than the source's.
+    async fn start_from(&self, size: u64, here: Spans) -> Result<Option<Start>, OriginError> {
+        if let Some(gap) = here.gap(0, size) {
+            let blob = self.ask_in_time(Span::From(gap.start)).await?;
+            return Ok((blob.size == size).then(|| Start::new(here, blob)));
         }
+        let resolver = &self.parts.resolver;
+        let (link, _) = resolver.blob_link(self.repo, self.digest).await?;
+        Ok((link.size == size).then_some(Start {
+            size,
+            here,
+            body: None,
+            round_trip: Duration::MAX,
+        }))
+    }
+
+    /// Asks while a client waits for its status.
+    async fn ask_in_time(&self, span: Span) -> Result<IncomingBlob, OriginError> {
+        self.parts.origin.in_time(self.ask(span)).await
+    }
+
+    /// Fills the landing, verifies it and publishes it.
+    async fn land(&self, start: Start, partial: &Partial, head: &watch::Sender<Head>) -> Ended {
+        let Start { size, here, .. } = start;
+        let parts = self.parts;
+        parts.resolver.learn_blob(self.repo, self.digest, size);
+        let file = Arc::clone(partial.file());
+        let (writer, landing) =
+            Landing::new(file, Journal::new(size), size, *self.digest, here.clone());
+        let writer = Arc::new(writer);
+        head.send_replace(Head::Landing(landing.clone()));
+        let is_resumed = here != Spans::default();
+        if is_resumed {
+            tracing::info!(digest = %self.digest, here_bytes = here.bytes(), "download resumed");
+        }
+        let crew = Crew {
+            fill: *self,
+            landing,
+            writer: Arc::clone(&writer),
+            schedule: Mutex::new(Schedule::new(size, here, parts.config.connections_max)),
+            received: AtomicU64::new(0),
+            began: Instant::now(),
+            round_trip: Mutex::new(start.round_trip),
+        };
+        let hashed = hash_rest(&writer, is_resumed);
+        match tokio::join!(crew.run(start.body), hashed) {
+            (Ok(()), Ok(())) => match writer.finish() {
+                Ok(()) => self.publish(partial, size).await,
+                Err(mismatch) => self.mismatch(&mismatch.to_string(), is_resumed),
+            },
+            (Err(Stopped::Wrong(reason)), _) => self.mismatch(reason, is_resumed),
+            (Err(Stopped::Broken), _) => Ended::Broken,
+            (Err(Stopped::Deserted), _) => Ended::Deserted,
+            (Err(Stopped::Disk(error)), _) | (Ok(()), Err(error)) => {
+                parts.cache.fill_failed(&error);
+                Ended::Disk
+            }
+        }
+    }
+
+    async fn publish(&self, partial: &Partial, size: u64) -> Ended {
         let (cache, partial) = (self.parts.cache.clone(), partial.clone());
         match blocking(move || cache.publish(&partial, size)).await {
             Ok(()) => Ended::Kept,
@@ -152,99 +223,43 @@ impl Fill<'_> {
         }
     }
 
-    /// Asks for the rest until there is an answer or it is no use.
-    async fn resume(&self, writer: &Writer, failures: &mut u32) -> Result<Body, Ended> {
-        let config = &self.parts.config;
-        // The breaker may be open because of others.
-        let mut rest = Duration::ZERO;
-        while *failures < config.retries {
-            let pause = config.retry_pause.saturating_mul(1 << (*failures).min(16));
-            *failures += 1;
-            sleep(pause.min(config.retry_pause_max).max(rest)).await;
-            self.parts.metrics.resumes.inc();
-            let from = writer.written();
-            match self.ask(from).await {
-                Ok(blob) if blob.size == writer.size() => return Ok(blob.body),
-                Ok(_) => return Err(self.mismatch("the blob changed its size")),
-                Err(error) if error.is_silence() => {
-                    tracing::info!(digest = %self.digest, from_bytes = from, error = %error, "download not resumed yet");
-                    rest = match error {
-                        OriginError::Resting(rest) => rest,
-                        _ => Duration::ZERO,
-                    };
-                }
-                Err(_) => break,
+    /// Keeps the file of a download that may go on, and deletes that of one that may not.
+    async fn put_away(&self, partial: Partial, ended: &Ended) {
+        let goes_on = match ended {
+            Ended::Kept => return,
+            Ended::Broken | Ended::Deserted | Ended::Early(_) => true,
+            Ended::NotKept | Ended::Mismatch | Ended::Disk | Ended::Cancelled => false,
+        };
+        blocking(move || {
+            if goes_on && Journal::read(&partial).is_some() {
+                return partial.release();
             }
+            partial.discard()
+        })
+        .await
+        .ok();
+    }
+
+    fn mismatch(&self, reason: &str, is_resumed: bool) -> Ended {
+        tracing::warn!(digest = %self.digest, reason, is_resumed, "wrong bytes, nothing kept");
+        // Of a resumed one, nobody knows whose they are.
+        if !is_resumed {
+            self.parts.origin.count_mismatch();
         }
-        Err(Ended::Broken)
-    }
-
-    /// Moves one answer's bytes into the landing, a batch at a time; no more than two are gathered while one is written.
-    ///
-    /// Receiving goes on while a batch is hashed and written.
-    async fn pump(
-        &self,
-        writer: Box<Writer>,
-        mut body: BodyStream,
-    ) -> Result<(Box<Writer>, Pumped), WriteError> {
-        let missing = writer.missing();
-        let mut received = 0;
-        let mut batch = Batch::default();
-        // The first bytes do not wait for more.
-        let mut linger_until = Instant::now();
-        let mut hand = Hand::Free(writer);
-        let pumped = loop {
-            let share = self.parts.batch_bytes();
-            hand = match hand {
-                Hand::Free(writer) if batch.is_due(share, linger_until) => {
-                    let frames = std::mem::take(&mut batch).frames;
-                    Hand::Busy(spawn_blocking(move || writer.written_with(frames)))
-                }
-                hand => hand,
-            };
-            let is_busy = matches!(hand, Hand::Busy(_));
-            tokio::select! {
-                biased;
-                writer = hand.freed(), if is_busy => hand = Hand::Free(writer?),
-                frame = body.next(), if batch.bytes < 2 * share => match frame {
-                    Some(Ok(frame)) => {
-                        received += frame.len() as u64;
-                        self.parts.metrics.bytes.inc_by(frame.len() as u64);
-                        if batch.bytes == 0 && received > frame.len() as u64 {
-                            linger_until = Instant::now() + LINGER;
-                        }
-                        batch.push(frame);
-                        if received > missing {
-                            return Err(WriteError::TooLong);
-                        }
-                    }
-                    Some(Err(error)) => {
-                        tracing::info!(error = %error, "source broke off");
-                        break Pumped::Short;
-                    }
-                    None if received < missing => break Pumped::Short,
-                    None => break Pumped::Whole,
-                },
-                () = sleep_until(linger_until), if !is_busy && batch.bytes > 0 => {}
-            }
-        };
-        let writer = match hand {
-            Hand::Free(writer) => writer,
-            mut busy @ Hand::Busy(_) => busy.freed().await?,
-        };
-        let last = spawn_blocking(move || writer.written_with(batch.frames));
-        Ok((Hand::Busy(last).freed().await?, pumped))
-    }
-
-    async fn ask(&self, from: u64) -> Result<IncomingBlob, OriginError> {
-        let span = Span::From(from);
-        self.parts.origin.blob(self.repo, self.digest, span).await
-    }
-
-    fn mismatch(&self, reason: &str) -> Ended {
-        tracing::warn!(digest = %self.digest, reason, "source sent wrong bytes, nothing kept");
-        self.parts.origin.count_mismatch();
         Ended::Mismatch
+    }
+}
+
+// === impl Start ===
+
+impl Start {
+    fn new(here: Spans, blob: IncomingBlob) -> Self {
+        Self {
+            size: blob.size,
+            here,
+            body: Some(blob.body),
+            round_trip: blob.round_trip,
+        }
     }
 }
 
@@ -253,51 +268,25 @@ impl Fill<'_> {
 impl Ended {
     pub(super) const fn label(&self) -> Outcome {
         match self {
-            Self::Early(Head::Passing(_)) | Self::Disk => Outcome::Disk,
+            Self::Early(Head::Passing) | Self::Disk => Outcome::Disk,
             Self::Early(Head::Here) | Self::Kept => Outcome::Kept,
             Self::Early(_) => Outcome::Refused,
             Self::NotKept => Outcome::NotKept,
             Self::Mismatch => Outcome::Mismatch,
             Self::Broken => Outcome::Broken,
+            Self::Deserted => Outcome::Deserted,
             Self::Cancelled => Outcome::Ended,
         }
     }
 }
 
-// === impl Batch ===
-
-impl Batch {
-    fn push(&mut self, frame: Bytes) {
-        self.bytes += frame.len();
-        self.frames.push(frame);
+/// Hashes what an earlier process left.
+async fn hash_rest(writer: &Arc<Writer>, is_resumed: bool) -> io::Result<()> {
+    if !is_resumed {
+        return Ok(());
     }
-
-    fn is_due(&self, share: usize, linger_until: Instant) -> bool {
-        self.bytes >= share || (self.bytes > 0 && Instant::now() >= linger_until)
-    }
-}
-
-// === impl Hand ===
-
-impl Hand {
-    /// Waits for the writer to be free; not to be asked of one that is.
-    async fn freed(&mut self) -> Result<Box<Writer>, WriteError> {
-        match self {
-            Self::Busy(job) => job
-                .await
-                .unwrap_or_else(|error| Err(WriteError::Disk(io::Error::other(error)))),
-            Self::Free(_) => std::future::pending().await,
-        }
-    }
-}
-
-// === impl Writer ===
-
-impl Writer {
-    fn written_with(mut self: Box<Self>, frames: Vec<Bytes>) -> Result<Box<Self>, WriteError> {
-        self.write(frames)?;
-        Ok(self)
-    }
+    let writer = Arc::clone(writer);
+    blocking(move || writer.hash_rest()).await
 }
 
 async fn blocking<T: Send + 'static>(

@@ -1,31 +1,40 @@
 //! A reader of a blob that is still coming in, as the body of a response.
 //!
-//! Invariants: bytes come from before the landing's watermark only; the body ends cleanly only after its last byte. Failure: a
+//! Invariants: only bytes that the landing lets be read are given; the body ends cleanly only after its last byte. Failure: a
 //! broken landing breaks the body off; when the disk gave out, the reader goes on by itself, straight from the source.
 //! Cancellation: dropping the body stops this reader and nothing else.
 
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream};
 use outport_core::body::{Body, BodyStream};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
-use super::landing::{Landing, Position, Progress, State};
+use super::attendance::Attendee;
+use super::landing::{Landing, Position, State, Want};
 use crate::source::through::Through;
 
+/// How long a reader waits for its next byte before it says so: most come by themselves.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// Returns the bytes of `range` as they come in; `through` is the way past the landing when it has to be given up.
-pub fn follow(landing: Landing, through: Through, range: Range<u64>) -> Body {
+pub fn follow(landing: Landing, through: Through, range: Range<u64>, attendee: Attendee) -> Body {
     let length = range.end - range.start;
     let follower = Follower {
-        progress: landing.progress(),
+        state: landing.state(),
         landing,
         through,
         range,
         piece: None,
         is_alone: false,
+        patient_until: None,
+        want: None,
+        _attendee: attendee,
     };
     let pieces = stream::try_unfold(follower, async |mut follower: Follower| {
         let bytes = follower.next().await?;
@@ -36,7 +45,7 @@ pub fn follow(landing: Landing, through: Through, range: Range<u64>) -> Body {
 
 struct Follower {
     landing: Landing,
-    progress: watch::Receiver<Progress>,
+    state: watch::Receiver<State>,
     through: Through,
     /// What is still to be given.
     range: Range<u64>,
@@ -44,6 +53,11 @@ struct Follower {
     piece: Option<BodyStream>,
     /// Whether the piece is all of the rest, straight from the source.
     is_alone: bool,
+    /// Until when it waits for its next byte without saying so.
+    patient_until: Option<Instant>,
+    /// What it has said that it waits for.
+    want: Option<Want>,
+    _attendee: Attendee,
 }
 
 // === impl Follower ===
@@ -54,26 +68,39 @@ impl Follower {
             if let Some(bytes) = self.read_piece().await? {
                 return Ok(Some(self.advance(bytes)));
             }
-            let progress = self.progress.borrow_and_update().clone();
-            if progress.released > self.range.start {
-                if let Some(bytes) = self.landing.recent(self.range.start) {
-                    let released = progress.released.min(self.range.end) - self.range.start;
-                    return Ok(Some(self.advance(head(bytes, released))));
-                }
-                let end = progress.released.min(self.range.end);
-                self.read_file(self.range.start..end);
+            // Before looking, so that what arrives after that wakes it up.
+            let state = self.state.borrow_and_update().clone();
+            if let Some(bytes) = self.landing.recent(self.range.start) {
+                let rest = self.range.end - self.range.start;
+                return Ok(Some(self.advance(head(bytes, rest))));
+            }
+            let readable = self.landing.readable(self.range.start);
+            if readable > self.range.start {
+                self.read_file(self.range.start..readable.min(self.range.end));
                 continue;
             }
-            match progress.state {
+            match state {
                 State::Abandoned(position) => self.leave(*position).await?,
                 State::Broken => return Err(broken()),
-                // A writer that vanished without a word has broken off too.
-                State::Filling | State::Complete => {
-                    self.progress.changed().await.or(Err(broken()))?;
-                }
+                State::Filling | State::Complete => self.wait().await?,
             }
         }
         Ok(None)
+    }
+
+    async fn wait(&mut self) -> io::Result<()> {
+        if self.want.is_some() {
+            return self.state.changed().await.or(Err(broken()));
+        }
+        // Of its own bytes: others may be coming in all the time.
+        let until = *self
+            .patient_until
+            .get_or_insert_with(|| Instant::now() + PATIENCE);
+        if let Ok(changed) = timeout_at(until, self.state.changed()).await {
+            return changed.or(Err(broken()));
+        }
+        self.want = Some(self.landing.want(self.range.clone()));
+        Ok(())
     }
 
     async fn read_piece(&mut self) -> io::Result<Option<Bytes>> {
@@ -112,6 +139,8 @@ impl Follower {
 
     fn advance(&mut self, bytes: Bytes) -> Bytes {
         self.range.start += bytes.len() as u64;
+        self.want = None;
+        self.patient_until = None;
         bytes
     }
 }

@@ -1,30 +1,37 @@
-//! A blob while it comes in: a growing file with one writer and many readers.
+//! A blob while it comes in: a growing file with several writers and many readers.
 //!
-//! What: [`Landing::new`] gives the one [`Writer`] and a [`Landing`], which is a handle for any number of readers, each at
-//! its own offset. Bytes are hashed and written in batches on a blocking thread; then a watermark moves and readers go on.
-//! A reader that keeps up is handed the very bytes that came from the source; one that does not reads the file.
+//! What: [`Landing::new`] gives the [`Writer`] and a [`Landing`], which is a handle for any number of readers, each at its own
+//! offset. Bytes are written in batches on blocking threads, in any order; as soon as they are, readers get them. They are
+//! hashed in order: a batch that continues what is hashed from memory, one that came ahead from the file, later. A reader
+//! that keeps up is handed the very bytes that came from the source; one that does not reads the file.
 //!
-//! Invariants: no byte at or behind the watermark is given to anybody; the watermark stays [`HELD_BACK_BYTES`] short of the
-//! end until all bytes are there and hash to the digest, so nobody ever gets the end of a wrong blob. What is kept in
-//! memory is bounded by the writer's batches however large the blob.
+//! Invariants: the last [`HELD_BACK_BYTES`] are given to nobody before all bytes are there and hash to the digest, so nobody
+//! ever gets the end of a wrong blob. What is kept in memory is bounded by the writers' batches however large the blob.
 //!
-//! Failure: a source that fails, or wrong bytes, break the landing: readers get an error after the bytes before the
-//! watermark, never an end. When the disk fails the landing is abandoned: it says how far it came and hands out the hasher,
-//! so that each reader can go on by itself.
+//! Failure: a source that fails, or wrong bytes, break the landing: readers get an error after the bytes that were there,
+//! never an end. When the disk fails the landing is abandoned: it says how far it is hashed and hands out the hasher, so
+//! that each reader can go on by itself.
 //!
-//! Cancellation: a reader that goes away is not noticed by anybody. A writer that is dropped before [`Writer::finish`]
-//! breaks the landing.
+//! Cancellation: a reader that goes away is not noticed by anybody. A writer of which the last handle is dropped before
+//! [`Writer::finish`] breaks the landing.
+//!
+//! Crash: what is in the file is written down behind it, see `journal`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use outport_core::oci::digest::{Digest, Hasher};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use rustix::io::Errno;
+use tokio::sync::{Notify, watch};
+
+use super::journal::Journal;
+use super::spans::Spans;
 
 /// How many bytes at the end of a blob nobody gets before its digest has matched.
 pub const HELD_BACK_BYTES: u64 = 64 << 10;
@@ -34,27 +41,16 @@ pub const HELD_BACK_BYTES: u64 = 64 << 10;
 /// The last two batches, so that it follows the memory that a download may use; and so much at least.
 const RECENT_BYTES_MIN: usize = 256 << 10;
 
+/// How much of the file is read at once when it has to be hashed.
+const HASH_READ_BYTES: usize = 1 << 20;
+
 /// A blob on its way in, to be read; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Landing(Arc<Inner>);
 
-/// The one writer of a [`Landing`].
+/// Fills a [`Landing`].
 #[derive(Debug)]
-pub struct Writer {
-    landing: Landing,
-    digest: Digest,
-    position: Position,
-    progress: watch::Sender<Progress>,
-}
-
-/// How far a landing has come.
-#[derive(Clone, Debug)]
-pub struct Progress {
-    /// The watermark: bytes before it may be read.
-    pub released: u64,
-    /// Whether there will be more.
-    pub state: State,
-}
+pub struct Writer(Landing);
 
 /// Whether more bytes will come.
 #[derive(Clone, Debug)]
@@ -78,17 +74,6 @@ pub struct Position {
     pub hasher: Hasher,
 }
 
-/// Why a writer stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The disk failed, and the landing is abandoned.
-    #[error("write the cache file")]
-    Disk(#[source] io::Error),
-    /// The source sent more than it said.
-    #[error("the source sent more bytes than the blob has")]
-    TooLong,
-}
-
 /// The bytes of a landing are not the blob's.
 #[derive(Debug, thiserror::Error)]
 #[error("content of {length} bytes hashes to {actual}, not {expected}")]
@@ -101,46 +86,78 @@ pub struct Mismatch {
     pub length: u64,
 }
 
+/// A reader's word that it waits for bytes; taken back when it is dropped.
+#[derive(Debug)]
+pub struct Want {
+    landing: Landing,
+    id: u64,
+}
+
 #[derive(Debug)]
 struct Inner {
     size: u64,
+    digest: Digest,
     file: Arc<File>,
-    progress: watch::Receiver<Progress>,
-    recent: Mutex<Recent>,
+    journal: Option<Journal>,
+    arrived: Mutex<Arrived>,
+    hashed: Mutex<Position>,
+    state: watch::Sender<State>,
+    wants: Mutex<Wants>,
+    wanted: Notify,
 }
 
-/// The bytes that came last, in order and without gaps.
+/// What is there.
+#[derive(Debug)]
+struct Arrived {
+    spans: Spans,
+    recent: Recent,
+    is_verified: bool,
+}
+
+/// The batches that came last.
 #[derive(Debug, Default)]
 struct Recent {
-    chunks: VecDeque<(u64, Bytes)>,
+    chunks: BTreeMap<u64, Bytes>,
+    /// Where they begin, the oldest first.
+    order: VecDeque<u64>,
     bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Wants {
+    ranges: BTreeMap<u64, Range<u64>>,
+    next_id: u64,
 }
 
 // === impl Landing ===
 
 impl Landing {
-    /// Starts the landing of a blob of `size` bytes in an empty file.
-    pub fn new(file: Arc<File>, size: u64, digest: Digest) -> (Writer, Self) {
-        let (sender, receiver) = watch::channel(Progress {
-            released: 0,
-            state: State::Filling,
-        });
+    /// Starts the landing of a blob of `size` bytes in a file that holds those of `here` already, unhashed.
+    ///
+    /// With a journal, what arrives is written down there.
+    pub(super) fn new(
+        file: Arc<File>,
+        journal: Option<Journal>,
+        size: u64,
+        digest: Digest,
+        here: Spans,
+    ) -> (Writer, Self) {
         let landing = Self(Arc::new(Inner {
             size,
-            file,
-            progress: receiver,
-            recent: Mutex::default(),
-        }));
-        let writer = Writer {
-            landing: landing.clone(),
             digest,
-            position: Position {
-                offset: 0,
-                hasher: Hasher::new(digest.algorithm()),
-            },
-            progress: sender,
-        };
-        (writer, landing)
+            file,
+            journal,
+            arrived: Mutex::new(Arrived {
+                spans: here,
+                recent: Recent::default(),
+                is_verified: false,
+            }),
+            hashed: Mutex::new(Position::start(digest)),
+            state: watch::Sender::new(State::Filling),
+            wants: Mutex::default(),
+            wanted: Notify::new(),
+        }));
+        (Writer(landing.clone()), landing)
     }
 
     /// Returns the size of the blob in bytes.
@@ -153,217 +170,267 @@ impl Landing {
         &self.0.file
     }
 
-    /// Follows the watermark.
-    pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.0.progress.clone()
+    /// Follows whether more will come; changes also whenever something has.
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.0.state.subscribe()
     }
 
-    /// Returns bytes from `offset` on if they came a moment ago and are still in memory.
+    /// Whether it is, or may become, the blob.
+    pub fn is_sound(&self) -> bool {
+        matches!(&*self.0.state.borrow(), State::Filling | State::Complete)
+    }
+
+    /// Returns up to where the bytes from `offset` on may be read; `offset` itself when none may.
+    pub fn readable(&self, offset: u64) -> u64 {
+        self.0.arrived.lock().readable(offset, self.0.size)
+    }
+
+    /// Returns bytes from `offset` on, if they may be read, came a moment ago and are still in memory.
     pub fn recent(&self, offset: u64) -> Option<Bytes> {
-        self.0.recent.lock().get(offset)
+        let arrived = self.0.arrived.lock();
+        let bytes = arrived.recent.get(offset)?;
+        let readable = arrived.readable(offset, self.0.size) - offset;
+        match usize::try_from(readable) {
+            Ok(0) => None,
+            Ok(readable) if readable < bytes.len() => Some(bytes.slice(..readable)),
+            _ => Some(bytes),
+        }
+    }
+
+    /// Says that a reader waits for the bytes of `range`, of which the first are not there.
+    pub fn want(&self, range: Range<u64>) -> Want {
+        let id = {
+            let mut wants = self.0.wants.lock();
+            let id = wants.next_id;
+            wants.next_id += 1;
+            wants.ranges.insert(id, range);
+            id
+        };
+        self.0.wanted.notify_one();
+        Want {
+            landing: self.clone(),
+            id,
+        }
+    }
+
+    /// Waits until another reader waits for bytes.
+    pub(super) async fn wanted(&self) {
+        self.0.wanted.notified().await;
+    }
+
+    /// Returns what readers wait for.
+    pub(super) fn wants(&self) -> Vec<Range<u64>> {
+        self.0.wants.lock().ranges.values().cloned().collect()
+    }
+}
+
+impl Drop for Want {
+    fn drop(&mut self) {
+        self.landing.0.wants.lock().ranges.remove(&self.id);
     }
 }
 
 // === impl Writer ===
 
 impl Writer {
-    /// Returns how many bytes are written.
-    pub const fn written(&self) -> u64 {
-        self.position.offset
-    }
-
     /// Returns the size of the blob in bytes.
-    pub fn size(&self) -> u64 {
-        self.landing.size()
+    pub(super) fn size(&self) -> u64 {
+        self.0.size()
     }
 
-    /// Returns how many bytes are to come.
-    pub fn missing(&self) -> u64 {
-        self.landing.size() - self.position.offset
+    /// Returns how many bytes are there.
+    pub(super) fn arrived(&self) -> u64 {
+        self.0.0.arrived.lock().spans.bytes()
     }
 
-    /// Hashes and writes the next bytes, and lets readers have them; blocks.
-    pub fn write(&mut self, batch: Vec<Bytes>) -> Result<(), WriteError> {
-        let mut offset = self.position.offset;
-        let start = offset;
-        for bytes in &batch {
-            if bytes.len() as u64 > self.landing.size() - offset {
-                return Err(WriteError::TooLong);
-            }
-            if let Err(error) = self.landing.0.file.write_all_at(bytes, offset) {
-                self.abandon();
-                return Err(WriteError::Disk(error));
-            }
-            offset += bytes.len() as u64;
+    /// Writes bytes at `offset`, lets readers have them, and hashes what can be; blocks.
+    ///
+    /// When the disk fails the landing is abandoned.
+    pub(crate) fn write(&self, offset: u64, batch: &[Bytes]) -> io::Result<()> {
+        let outcome = self.try_write(offset, batch);
+        if outcome.is_err() {
+            self.abandon();
         }
-        for bytes in &batch {
-            self.position.hasher.update(bytes);
+        outcome
+    }
+
+    /// Hashes what is there and follows on what is hashed; blocks.
+    pub(super) fn hash_rest(&self) -> io::Result<()> {
+        let outcome = self.hash(u64::MAX, &[]);
+        if outcome.is_err() {
+            self.abandon();
         }
-        self.position.offset = offset;
-        self.landing.0.recent.lock().push(start, batch);
-        let released = offset.min(self.landing.size().saturating_sub(HELD_BACK_BYTES));
-        self.progress
-            .send_modify(|progress| progress.released = released);
-        Ok(())
+        outcome
     }
 
     /// Compares the digest, and lets readers have the end.
-    pub fn finish(self) -> Result<(), Mismatch> {
-        let size = self.landing.size();
-        let actual = self.position.hasher.clone().finish();
-        if actual != self.digest || self.position.offset != size {
+    pub(super) fn finish(&self) -> Result<(), Mismatch> {
+        let inner = &*self.0.0;
+        let Position { offset, hasher } = inner.hashed.lock().clone();
+        let actual = hasher.finish();
+        if actual != inner.digest || offset != inner.size {
             return Err(Mismatch {
-                expected: self.digest,
+                expected: inner.digest,
                 actual,
-                length: self.position.offset,
+                length: offset,
             });
         }
-        self.progress.send_replace(Progress {
-            released: size,
-            state: State::Complete,
-        });
+        inner.arrived.lock().is_verified = true;
+        inner.state.send_replace(State::Complete);
         Ok(())
     }
 
     /// Gives the landing up because of the disk; readers go on without it.
-    pub fn abandon(&self) {
-        self.progress.send_modify(|progress| {
-            progress.state = State::Abandoned(Box::new(self.position.clone()));
-        });
+    pub(crate) fn abandon(&self) {
+        let position = self.0.0.hashed.lock().clone();
+        self.0
+            .0
+            .state
+            .send_replace(State::Abandoned(Box::new(position)));
+    }
+
+    fn try_write(&self, offset: u64, batch: &[Bytes]) -> io::Result<()> {
+        let inner = &*self.0.0;
+        let end = write_all(&inner.file, offset, batch)?;
+        let spans = {
+            let mut arrived = inner.arrived.lock();
+            arrived.spans.insert(offset..end);
+            arrived.recent.push(offset, batch);
+            inner.journal.as_ref().map(|_| arrived.spans.clone())
+        };
+        if let (Some(journal), Some(spans)) = (&inner.journal, spans) {
+            journal.record(&inner.file, &spans)?;
+        }
+        inner.state.send_modify(|_| {});
+        self.hash(offset, batch)
+    }
+
+    /// Hashes the batch if it comes next, and then what came ahead.
+    ///
+    /// One writer at a time does; whoever finds another at it can go: that one looks again when it is done.
+    fn hash(&self, offset: u64, batch: &[Bytes]) -> io::Result<()> {
+        let inner = &*self.0.0;
+        loop {
+            let Some(mut position) = inner.hashed.try_lock() else {
+                return Ok(());
+            };
+            if position.offset == offset {
+                for bytes in batch {
+                    position.hasher.update(bytes);
+                    position.offset += bytes.len() as u64;
+                }
+            }
+            let mut end = self.arrived_from(position.offset);
+            while position.offset < end {
+                position.hash_file(&inner.file, end)?;
+                end = self.arrived_from(position.offset);
+            }
+            let hashed_to = position.offset;
+            drop(position);
+            if self.arrived_from(hashed_to) == hashed_to {
+                return Ok(());
+            }
+        }
+    }
+
+    fn arrived_from(&self, offset: u64) -> u64 {
+        self.0.0.arrived.lock().spans.end_from(offset)
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.progress.send_if_modified(|progress| {
-            let is_filling = matches!(progress.state, State::Filling);
+        self.0.0.state.send_if_modified(|state| {
+            let is_filling = matches!(state, State::Filling);
             if is_filling {
-                progress.state = State::Broken;
+                *state = State::Broken;
             }
             is_filling
         });
     }
 }
 
+/// Writes all of the batch and returns where it ends.
+fn write_all(file: &File, mut offset: u64, batch: &[Bytes]) -> io::Result<u64> {
+    let mut slices: Vec<_> = batch.iter().map(|bytes| IoSlice::new(bytes)).collect();
+    let mut slices = slices.as_mut_slice();
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match rustix::io::pwritev(file, &slices[..slices.len().min(SLICES_MAX)], offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                offset += count as u64;
+                IoSlice::advance_slices(&mut slices, count);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(offset)
+}
+
+/// The most slices that one system call takes.
+const SLICES_MAX: usize = 1024;
+
+// === impl Position ===
+
+impl Position {
+    /// Returns the start of the blob.
+    pub fn start(digest: Digest) -> Self {
+        Self {
+            offset: 0,
+            hasher: Hasher::new(digest.algorithm()),
+        }
+    }
+
+    fn hash_file(&mut self, file: &File, end: u64) -> io::Result<()> {
+        let wanted = usize::try_from(end - self.offset).unwrap_or(usize::MAX);
+        let mut buffer = vec![0; wanted.min(HASH_READ_BYTES)];
+        file.read_exact_at(&mut buffer, self.offset)?;
+        self.hasher.update(&buffer);
+        self.offset += buffer.len() as u64;
+        Ok(())
+    }
+}
+
+// === impl Arrived ===
+
+impl Arrived {
+    fn readable(&self, offset: u64, size: u64) -> u64 {
+        let end = self.spans.end_from(offset);
+        if self.is_verified {
+            return end;
+        }
+        end.min(size.saturating_sub(HELD_BACK_BYTES)).max(offset)
+    }
+}
+
 // === impl Recent ===
 
 impl Recent {
-    fn push(&mut self, mut offset: u64, batch: Vec<Bytes>) {
+    fn push(&mut self, mut offset: u64, batch: &[Bytes]) {
         let batch_bytes: usize = batch.iter().map(Bytes::len).sum();
         let bytes_max = RECENT_BYTES_MIN.max(2 * batch_bytes);
         for bytes in batch {
-            let length = bytes.len();
-            self.chunks.push_back((offset, bytes));
-            self.bytes += length;
-            offset += length as u64;
+            self.chunks.insert(offset, bytes.clone());
+            self.order.push_back(offset);
+            self.bytes += bytes.len();
+            offset += bytes.len() as u64;
         }
         while self.bytes > bytes_max
-            && let Some((_, oldest)) = self.chunks.pop_front()
+            && let Some(oldest) = self.order.pop_front()
         {
-            self.bytes -= oldest.len();
+            let oldest = self.chunks.remove(&oldest);
+            self.bytes -= oldest.map_or(0, |bytes| bytes.len());
         }
     }
 
     fn get(&self, offset: u64) -> Option<Bytes> {
-        let after = self.chunks.partition_point(|(start, _)| *start <= offset);
-        let (start, bytes) = self.chunks.get(after.checked_sub(1)?)?;
+        let (start, bytes) = self.chunks.range(..=offset).next_back()?;
         let skip = usize::try_from(offset - start).ok()?;
         (skip < bytes.len()).then(|| bytes.slice(skip..))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use outport_core::oci::digest::Algorithm;
-
-    fn landing(content: &[u8]) -> (Writer, Landing) {
-        let file = Arc::new(tempfile::tempfile().unwrap());
-        Landing::new(
-            file,
-            content.len() as u64,
-            Algorithm::Sha256.digest(content),
-        )
-    }
-
-    fn released(landing: &Landing) -> u64 {
-        landing.progress().borrow().released
-    }
-
-    fn pieces(content: &[u8], length: usize) -> Vec<Vec<Bytes>> {
-        let piece = |piece: &[u8]| vec![Bytes::copy_from_slice(piece)];
-        content.chunks(length).map(piece).collect()
-    }
-
-    #[test]
-    fn the_end_is_held_back_until_the_digest_matched() {
-        let content: Vec<u8> = (0..=u8::MAX).cycle().take(200_000).collect();
-        let (mut writer, landing) = landing(&content);
-        for batch in pieces(&content, 10_000) {
-            writer.write(batch).unwrap();
-        }
-        assert_eq!(released(&landing), 200_000 - HELD_BACK_BYTES);
-        writer.finish().unwrap();
-        assert_eq!(released(&landing), 200_000);
-        assert!(matches!(landing.progress().borrow().state, State::Complete));
-        assert_eq!(landing.recent(199_999).unwrap(), &content[199_999..]);
-    }
-
-    #[test]
-    fn a_small_blob_is_held_whole() {
-        let (mut writer, landing) = landing(b"small");
-        writer.write(vec!["small".into()]).unwrap();
-        assert_eq!(released(&landing), 0);
-        writer.finish().unwrap();
-        assert_eq!(released(&landing), 5);
-    }
-
-    #[test]
-    fn wrong_and_short_content_breaks_it() {
-        for wrong in ["smalL", "smal"] {
-            let (mut writer, landing) = landing(b"small");
-            writer.write(vec![wrong.into()]).unwrap();
-            assert!(writer.finish().is_err());
-            assert!(matches!(landing.progress().borrow().state, State::Broken));
-            assert_eq!(released(&landing), 0);
-        }
-    }
-
-    #[test]
-    fn too_much_content_is_refused() {
-        let (mut writer, _landing) = landing(b"small");
-        assert!(matches!(
-            writer.write(vec!["small".into(), "!".into()]),
-            Err(WriteError::TooLong)
-        ));
-    }
-
-    #[test]
-    fn a_failing_disk_abandons_it_where_it_stands() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let read_only = Arc::new(File::open(file.path()).unwrap());
-        let (mut writer, landing) = Landing::new(read_only, 5, Algorithm::Sha256.digest(b"small"));
-        assert!(matches!(
-            writer.write(vec!["small".into()]),
-            Err(WriteError::Disk(_))
-        ));
-        drop(writer);
-        let State::Abandoned(position) = landing.progress().borrow().state.clone() else {
-            panic!("not abandoned");
-        };
-        assert_eq!(position.offset, 0);
-    }
-
-    #[test]
-    fn only_recent_bytes_stay_in_memory() {
-        let content = vec![7; 4 * RECENT_BYTES_MIN];
-        let (mut writer, landing) = landing(&content);
-        for batch in pieces(&content, 100_000) {
-            writer.write(batch).unwrap();
-        }
-        assert_eq!(landing.recent(0), None);
-        assert!(landing.recent(content.len() as u64 - 1).is_some());
-        assert_eq!(landing.recent(content.len() as u64), None);
-        assert!(landing.0.recent.lock().bytes <= RECENT_BYTES_MIN);
-    }
-}
+pub(crate) mod tests;

@@ -1,6 +1,5 @@
 //! Readers of a download whose disk gives out in the middle.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,9 @@ use outport_core::net::client::{self, Client};
 
 use super::origin::{Fault, ScriptedOrigin};
 use super::{content, sha256};
+use crate::download::attendance::Attendance;
 use crate::download::follower::follow;
+use crate::download::landing::tests::landing;
 use crate::download::landing::{Landing, Writer};
 use crate::metrics::OriginMetrics;
 use crate::source::breaker::BreakerConfig;
@@ -51,10 +52,10 @@ impl Abandoned {
             digest: sha256(&blob),
             size: LAYER as u64,
         };
-        let file: File = tempfile::tempfile().unwrap();
-        let (mut writer, landing) = Landing::new(Arc::new(file), LAYER as u64, sha256(&blob));
+        let (writer, landing) = landing(&blob);
         for at in (0..WRITTEN).step_by(50_000) {
-            writer.write(vec![blob.slice(at..at + 50_000)]).unwrap();
+            let batch = blob.slice(at..at + 50_000);
+            writer.write(at as u64, &[batch]).unwrap();
         }
         Self {
             origin,
@@ -67,7 +68,8 @@ impl Abandoned {
 
     async fn read(&self, from: usize, to: usize) -> Option<Bytes> {
         let range = from as u64..to as u64;
-        let body = follow(self.landing.clone(), self.through.clone(), range);
+        let attendee = Attendance::new().first();
+        let body = follow(self.landing.clone(), self.through.clone(), range, attendee);
         body.collect_limited(LAYER as u64).await.ok()
     }
 }
@@ -104,7 +106,13 @@ async fn what_comes_past_the_disk_is_verified_too() {
 #[tokio::test]
 async fn a_writer_that_vanishes_breaks_readers_off() {
     let rig = Abandoned::new().await;
-    let body = follow(rig.landing.clone(), rig.through.clone(), 0..LAYER as u64);
+    let attendee = Attendance::new().first();
+    let body = follow(
+        rig.landing.clone(),
+        rig.through.clone(),
+        0..LAYER as u64,
+        attendee,
+    );
     drop(rig.writer);
     assert!(body.collect_limited(LAYER as u64).await.is_err());
 }

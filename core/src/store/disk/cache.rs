@@ -237,6 +237,11 @@ impl Partial {
         self.file.sync_data()
     }
 
+    /// Lets others open it, also while readers have it open still.
+    pub fn release(&self) -> io::Result<()> {
+        self.file.unlock()
+    }
+
     /// Deletes it; readers that have it open can go on.
     pub fn discard(&self) -> io::Result<()> {
         durable::remove(&self.path)

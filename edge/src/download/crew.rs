@@ -1,0 +1,348 @@
+//! The connections of one download: what the schedule says, done.
+//!
+//! What: [`Crew::run`] hands claims to connections until all bytes are there. Each asks the source for its range, gathers
+//! what comes into batches and has them written while it goes on receiving.
+//!
+//! Failure: a connection that breaks off leaves the rest of its claim to the next one, after a pause that grows as long as
+//! nothing comes in. Cancellation: dropping the future drops the connections; a batch that is being written is written.
+
+use std::io;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use outport_core::body::{Body, BodyStream};
+use parking_lot::Mutex;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::fill::Fill;
+use super::landing::{Landing, Writer};
+use super::schedule::{ClaimId, Ramp, Schedule};
+use crate::source::{OriginError, Span};
+
+/// The connections of one download.
+pub(super) struct Crew<'a> {
+    pub(super) fill: Fill<'a>,
+    pub(super) landing: Landing,
+    pub(super) writer: Arc<Writer>,
+    pub(super) schedule: Mutex<Schedule>,
+    /// What came in, of all connections.
+    pub(super) received: AtomicU64,
+    pub(super) began: Instant,
+    /// How fast the source answers.
+    pub(super) round_trip: Mutex<Duration>,
+}
+
+/// Why a crew stopped before its work was done.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// The source died and did not come back.
+    Broken,
+    /// The source contradicted itself.
+    Wrong(&'static str),
+    /// The disk failed.
+    Disk(io::Error),
+    /// Nobody waits for it.
+    Deserted,
+}
+
+/// What became of one connection.
+enum Fetched {
+    /// It brought all of its claim, or what was left of it.
+    Whole,
+    /// It broke off after so many bytes.
+    Short(u64),
+    /// It could not be made.
+    Unanswered(OriginError),
+}
+
+/// What has gone wrong in a row.
+struct Trouble {
+    failures: u32,
+    /// No connection is made before.
+    until: Instant,
+}
+
+/// Bytes that are written together.
+#[derive(Default)]
+struct Batch {
+    frames: Vec<Bytes>,
+    bytes: usize,
+}
+
+/// A batch that is being written, if one is.
+struct Writing(Option<JoinHandle<io::Result<()>>>);
+
+/// How long fewer bytes wait for more: each batch costs every reader a wake-up.
+const LINGER: Duration = Duration::from_millis(2);
+
+/// A connection that brought fewer bytes than this counts as a failure in a row.
+const PROGRESS_BYTES: u64 = 1 << 20;
+
+/// How often the number of connections is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long a claim of a further connection should last.
+const SHARE_SECONDS: u64 = 2;
+
+// === impl Crew ===
+
+impl Crew<'_> {
+    /// Brings in what is missing; `first` is the answer to the first claim, if the source has been asked for it.
+    pub(super) async fn run(&self, first: Option<Body>) -> Result<(), Stopped> {
+        let mut fetches = FuturesUnordered::new();
+        let mut ramp = Ramp::new(self.fill.parts.config.connections_max, self.began);
+        let mut trouble = Trouble {
+            failures: 0,
+            until: self.began,
+        };
+        if let Some(body) = first
+            && let Some((id, range)) = self.schedule.lock().claim(u64::MAX)
+        {
+            fetches.push(self.fetch(id, range, Some(body)));
+        }
+        let mut deserted = pin!(self.deserted());
+        loop {
+            let now = Instant::now();
+            if trouble.failures > self.fill.parts.config.retries {
+                if fetches.is_empty() {
+                    return Err(Stopped::Broken);
+                }
+            } else if now >= trouble.until {
+                for (id, range) in self.hand_out(&mut ramp, now) {
+                    if trouble.failures > 0 {
+                        self.fill.parts.metrics.resumes.inc();
+                    }
+                    fetches.push(self.fetch(id, range, None));
+                }
+            }
+            if fetches.is_empty() && self.schedule.lock().first_gap().is_none() {
+                return Ok(());
+            }
+            let look = trouble.until.max(now + LOOK_INTERVAL);
+            tokio::select! {
+                Some((id, outcome)) = fetches.next() => {
+                    self.schedule.lock().close(id);
+                    self.note(outcome?, &mut trouble);
+                }
+                () = self.landing.wanted() => {}
+                () = sleep_until(look) => {}
+                () = &mut deserted => return Err(Stopped::Deserted),
+            }
+        }
+    }
+
+    /// Returns the claims that connections are to be made for.
+    fn hand_out(&self, ramp: &mut Ramp, now: Instant) -> Vec<(ClaimId, Range<u64>)> {
+        let received = self.received.load(Ordering::Relaxed);
+        let missing = self.writer.size().saturating_sub(self.writer.arrived());
+        let connections = ramp.connections(now, [received, missing], *self.round_trip.lock());
+        let seconds = (now - self.began).as_secs().max(1);
+        let rate = received / seconds;
+        let mut schedule = self.schedule.lock();
+        let mut claims = Vec::new();
+        for wanted in self.landing.wants() {
+            claims.extend(schedule.claim_for(&wanted, rate));
+        }
+        if schedule.claims() == 0 {
+            claims.extend(schedule.claim(u64::MAX));
+        }
+        while schedule.claims() < connections
+            && let Some(claim) = schedule.share(SHARE_SECONDS * rate / connections as u64)
+        {
+            claims.push(claim);
+        }
+        claims
+    }
+
+    /// Remembers what became of a connection.
+    fn note(&self, fetched: Fetched, trouble: &mut Trouble) {
+        let config = &self.fill.parts.config;
+        let mut rest = Duration::ZERO;
+        match fetched {
+            Fetched::Whole => return,
+            Fetched::Short(bytes) if bytes >= PROGRESS_BYTES => trouble.failures = 0,
+            Fetched::Short(_) => {}
+            Fetched::Unanswered(error) if error.is_silence() => {
+                tracing::info!(digest = %self.fill.digest, error = %error, "download not resumed yet");
+                if let OriginError::Resting(until) = error {
+                    // The breaker may be open because of others.
+                    rest = until;
+                }
+            }
+            Fetched::Unanswered(error) => {
+                tracing::info!(digest = %self.fill.digest, error = %error, "download cannot be resumed");
+                trouble.failures = u32::MAX;
+                return;
+            }
+        }
+        let pause = config
+            .retry_pause
+            .saturating_mul(1 << trouble.failures.min(16));
+        trouble.failures += 1;
+        trouble.until = Instant::now() + pause.min(config.retry_pause_max).max(rest);
+    }
+
+    /// Waits until nobody has waited for the blob for so long that it need not come.
+    async fn deserted(&self) {
+        let config = &self.fill.parts.config;
+        loop {
+            self.fill.attendance.deserted().await;
+            let is_worth_it = self.fill.attendance.ever() >= config.popular_min
+                || self.writer.arrived()
+                    >= self.writer.size() / 100 * u64::from(config.finish_percent);
+            if is_worth_it {
+                // It becomes no less so.
+                std::future::pending::<()>().await;
+            }
+            tokio::select! {
+                () = self.fill.attendance.joined() => {}
+                () = sleep(config.grace) => if self.fill.attendance.close() {
+                    return;
+                },
+            }
+        }
+    }
+
+    /// Brings in a claim, from the answer to it or by asking for it.
+    async fn fetch(
+        &self,
+        id: ClaimId,
+        range: Range<u64>,
+        answer: Option<Body>,
+    ) -> (ClaimId, Result<Fetched, Stopped>) {
+        let body = match answer {
+            Some(body) => body,
+            None => match self.ask(&range).await {
+                Ok(body) => body,
+                Err(fetched) => return (id, fetched),
+            },
+        };
+        let _open = self.fill.parts.connection();
+        (id, self.pump(id, range.start, body.into_stream()).await)
+    }
+
+    async fn ask(&self, range: &Range<u64>) -> Result<Body, Result<Fetched, Stopped>> {
+        let size = self.writer.size();
+        let span = if range.end == size {
+            Span::From(range.start)
+        } else {
+            Span::Within(range.clone())
+        };
+        let blob = match self.fill.ask(span).await {
+            Ok(blob) => blob,
+            Err(error) => return Err(Ok(Fetched::Unanswered(error))),
+        };
+        if blob.size != size {
+            return Err(Err(Stopped::Wrong("the blob changed its size")));
+        }
+        let mut round_trip = self.round_trip.lock();
+        *round_trip = blob.round_trip.min(*round_trip);
+        Ok(blob.body)
+    }
+
+    /// Moves an answer's bytes into the landing, a batch at a time; no more than two are gathered while one is written.
+    ///
+    /// Receiving goes on while a batch is hashed and written.
+    async fn pump(
+        &self,
+        id: ClaimId,
+        start: u64,
+        mut body: BodyStream,
+    ) -> Result<Fetched, Stopped> {
+        let mut received = 0;
+        let mut written_to = start;
+        let mut batch = Batch::default();
+        // The first bytes do not wait for more.
+        let mut linger_until = Instant::now();
+        let mut writing = Writing(None);
+        let fetched = loop {
+            let share = self.fill.parts.batch_bytes();
+            if writing.0.is_none() && batch.is_due(share, linger_until) {
+                writing = self.write(&mut batch, &mut written_to);
+            }
+            let is_writing = writing.0.is_some();
+            tokio::select! {
+                biased;
+                done = writing.done(), if is_writing => done.map_err(Stopped::Disk)?,
+                frame = body.next(), if batch.bytes < 2 * share => match frame {
+                    Some(Ok(frame)) => {
+                        if batch.bytes == 0 && received > 0 {
+                            linger_until = Instant::now() + LINGER;
+                        }
+                        let length = frame.len() as u64;
+                        let own = self.take(id, length);
+                        received += own;
+                        batch.push(frame, own);
+                        if own < length || self.schedule.lock().rest(id) == 0 {
+                            break Fetched::Whole;
+                        }
+                    }
+                    Some(Err(error)) => {
+                        tracing::info!(digest = %self.fill.digest, error = %error, "source broke off");
+                        break Fetched::Short(received);
+                    }
+                    None => break Fetched::Short(received),
+                },
+                () = sleep_until(linger_until), if !is_writing && batch.bytes > 0 => {}
+            }
+        };
+        writing.done().await.map_err(Stopped::Disk)?;
+        let mut last = self.write(&mut batch, &mut written_to);
+        last.done().await.map_err(Stopped::Disk)?;
+        Ok(fetched)
+    }
+
+    /// Counts bytes that came for a claim, and returns how many of them are its own.
+    fn take(&self, id: ClaimId, bytes: u64) -> u64 {
+        self.fill.parts.metrics.bytes.inc_by(bytes);
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+        self.schedule.lock().advance(id, bytes)
+    }
+
+    fn write(&self, batch: &mut Batch, written_to: &mut u64) -> Writing {
+        let Batch { frames, bytes } = std::mem::take(batch);
+        let (offset, writer) = (*written_to, Arc::clone(&self.writer));
+        *written_to += bytes as u64;
+        Writing(Some(spawn_blocking(move || writer.write(offset, &frames))))
+    }
+}
+
+// === impl Batch ===
+
+impl Batch {
+    /// Adds the first `own` bytes of a frame.
+    fn push(&mut self, mut frame: Bytes, own: u64) {
+        if let Ok(own) = usize::try_from(own) {
+            frame.truncate(own);
+        }
+        self.bytes += frame.len();
+        self.frames.push(frame);
+    }
+
+    fn is_due(&self, share: usize, linger_until: Instant) -> bool {
+        self.bytes >= share || (self.bytes > 0 && Instant::now() >= linger_until)
+    }
+}
+
+// === impl Writing ===
+
+impl Writing {
+    /// Waits until the batch is written.
+    async fn done(&mut self) -> io::Result<()> {
+        let Some(job) = &mut self.0 else {
+            return Ok(());
+        };
+        let outcome = job
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)));
+        self.0 = None;
+        outcome
+    }
+}

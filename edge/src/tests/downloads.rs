@@ -1,0 +1,144 @@
+//! Downloads that are interrupted, overtaken and left.
+
+use http::Method;
+
+use super::{Rig, RunningEdge, blob_path, content};
+
+const LAYER: usize = 20_000_000;
+
+/// Returns where a request for a range began.
+fn from(seen: &super::origin::Seen) -> u64 {
+    let range = seen.range.as_ref().expect("a request for a range");
+    let from = range.strip_prefix("bytes=").unwrap().split('-').next();
+    from.unwrap().parse().unwrap()
+}
+
+/// Waits until so many bytes have come in.
+async fn received(edge: &RunningEdge, bytes: u32) {
+    let come = async {
+        while edge.metric("outport_edge_downloads_received_bytes_total") < Some(f64::from(bytes)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::PATIENCE, come).await.unwrap();
+}
+
+async fn ended(edge: &RunningEdge, outcome: &str) {
+    let name = format!("outport_edge_downloads_finished_total{{outcome=\"{outcome}\"}}");
+    let end = async {
+        while edge.metric(&name).is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::PATIENCE, end).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_next_process_goes_on_where_the_last_one_was() {
+    let rig = Rig::new().await;
+    let blob = content(LAYER, 1);
+    rig.origin.put_blob("a", &blob);
+    let path = blob_path("a", &blob);
+    rig.origin.allow(12_000_000);
+    let begun = rig.edge.begin(Method::GET, &path, &[]).await;
+    received(&rig.edge, 12_000_000).await;
+    begun.leave();
+    rig.edge.stop().await;
+
+    rig.origin.allow(u64::MAX);
+    let edge = RunningEdge::start(rig.cache.path(), rig.origin.address, &[]).await;
+    edge.get(&path).await.is(200, &blob, "fwd=miss");
+    edge.settle().await;
+    edge.get(&path).await.is(200, &blob, "hit");
+    let asked = rig.origin.seen(&Method::GET, &path);
+    assert_eq!(asked.len(), 2);
+    assert!(from(&asked[1]) > 9_000_000, "{:?}", asked[1].range);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn leftovers_that_were_tampered_with_are_served_to_nobody() {
+    let rig = Rig::new().await;
+    let blob = content(LAYER, 2);
+    rig.origin.put_blob("a", &blob);
+    let path = blob_path("a", &blob);
+    rig.origin.allow(12_000_000);
+    let begun = rig.edge.begin(Method::GET, &path, &[]).await;
+    received(&rig.edge, 12_000_000).await;
+    begun.leave();
+    rig.edge.stop().await;
+
+    let downloads = rig.cache.path().join("downloads");
+    let file = std::fs::read_dir(downloads).unwrap().next().unwrap();
+    let file = std::fs::File::options()
+        .write(true)
+        .open(file.unwrap().path())
+        .unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"tampered", 1000).unwrap();
+    rig.origin.allow(u64::MAX);
+    let edge = RunningEdge::start(rig.cache.path(), rig.origin.address, &[]).await;
+    let wrong = edge.get(&path).await;
+    assert_eq!((wrong.status.as_u16(), wrong.body), (200, None));
+    edge.settle().await;
+    edge.get(&path).await.is(200, &blob, "fwd=miss");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_far_ahead_does_not_wait_for_what_lies_before() {
+    let rig = Rig::with(&["downloads.connections=3"]).await;
+    let blob = content(LAYER, 3);
+    rig.origin.put_blob("a", &blob);
+    let path = blob_path("a", &blob);
+    rig.origin.allow(1_000_000);
+    let whole = rig.edge.begin(Method::GET, &path, &[]).await;
+    received(&rig.edge, 1_000_000).await;
+    // The source stands still where the whole is read; this is brought by another connection.
+    let ahead = rig.edge.get_range(&path, "bytes=15000000-15000099");
+    ahead
+        .await
+        .is(206, &blob[15_000_000..15_000_100], "fwd=miss; collapsed");
+    rig.origin.allow(u64::MAX);
+    whole.finish().await.is(200, &blob, "fwd=miss");
+    rig.edge.settle().await;
+    rig.edge.get(&path).await.is(200, &blob, "hit");
+    let asked = rig.origin.seen(&Method::GET, &path);
+    assert!(from(&asked[1]) > 14_000_000, "{:?}", asked[1].range);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_download_that_nobody_waits_for_ends_and_what_came_is_kept() {
+    let rig = Rig::with(&["downloads.grace=10ms"]).await;
+    let blob = content(LAYER, 4);
+    rig.origin.put_blob("a", &blob);
+    let path = blob_path("a", &blob);
+    rig.origin.allow(8_000_000);
+    let begun = rig.edge.begin(Method::GET, &path, &[]).await;
+    received(&rig.edge, 8_000_000).await;
+    begun.leave();
+    ended(&rig.edge, "deserted").await;
+    rig.origin.allow(u64::MAX);
+    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    let asked = rig.origin.seen(&Method::GET, &path);
+    assert_eq!(asked.len(), 2);
+    assert!(from(&asked[1]) > 5_000_000, "{:?}", asked[1].range);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_download_that_is_past_its_half_goes_on_alone() {
+    let rig = Rig::with(&["downloads.grace=1ms"]).await;
+    let blob = content(LAYER, 5);
+    rig.origin.put_blob("a", &blob);
+    let path = blob_path("a", &blob);
+    rig.origin.allow(15_000_000);
+    let begun = rig.edge.begin(Method::GET, &path, &[]).await;
+    received(&rig.edge, 15_000_000).await;
+    begun.leave();
+    rig.origin.allow(u64::MAX);
+    ended(&rig.edge, "kept").await;
+    rig.edge.get(&path).await.is(200, &blob, "hit");
+    assert_eq!(rig.origin.seen(&Method::GET, &path).len(), 1);
+    rig.edge.stop().await;
+}
