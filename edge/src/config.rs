@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Uri;
 use outport_core::config::process::{log, loopback, name, positive, server};
 use outport_core::config::{ByteSize, Loaded, Problems, Section, Sources};
-use outport_core::net::client::{self, BaseUrl};
+use outport_core::net::client::{self, BadBaseUrl, BaseUrl};
 use outport_core::net::serve;
 use outport_core::process;
 use outport_core::telemetry;
@@ -20,6 +20,7 @@ use crate::download::leftovers::LeftoverConfig;
 use crate::names::NamesConfig;
 use crate::source::OriginConfig;
 use crate::source::breaker::BreakerConfig;
+use crate::source::sources::SiblingSite;
 
 /// The configuration of an edge.
 #[derive(Clone, Debug)]
@@ -42,12 +43,27 @@ pub struct Config {
     pub origin: OriginSite,
     /// How the origin is asked.
     pub questions: OriginConfig,
+    /// The other nodes of the region.
+    pub siblings: Siblings,
     /// The bounds of downloads.
     pub downloads: DownloadConfig,
     /// The bounds of connections from clients.
     pub server: serve::Config,
     /// What is logged.
     pub log: telemetry::Config,
+}
+
+/// The other nodes of the region, and how they are asked.
+#[derive(Clone, Debug)]
+pub struct Siblings {
+    /// Who they are.
+    pub sites: Vec<SiblingSite>,
+    /// The bounds of connections to each.
+    pub client: client::Config,
+    /// How each is asked.
+    pub questions: OriginConfig,
+    /// How long one may take before the origin is asked beside it.
+    pub overtake_after: Duration,
 }
 
 /// Where the origin is, and how connections to it are made.
@@ -86,6 +102,7 @@ impl Config {
         });
         let (origin, questions) =
             section.section("origin", |section| (origin(section), questions(section)));
+        let siblings = siblings(section, &name, (&origin.client, questions));
         let downloads = section.section("downloads", downloads);
         let server = section.section("server", server);
         let log = section.section("log", log);
@@ -99,6 +116,7 @@ impl Config {
             names,
             origin,
             questions,
+            siblings,
             downloads,
             server,
             log,
@@ -146,6 +164,47 @@ fn origin(section: &mut Section<'_>) -> OriginSite {
         ca_file: section.take_opt("ca_file"),
     };
     OriginSite { urls, client }
+}
+
+/// Takes the siblings; in what they have no key for they are asked as the origin is.
+fn siblings(
+    section: &mut Section<'_>,
+    own_name: &str,
+    (client, questions): (&client::Config, OriginConfig),
+) -> Siblings {
+    let mut sites = Vec::<SiblingSite>::new();
+    for site in section.list("sibling", sibling) {
+        if site.name == own_name || sites.iter().any(|other| other.name == site.name) {
+            let message = format!("two nodes are called {}", site.name);
+            section.problem("sibling", message);
+        }
+        sites.push(site);
+    }
+    section.section("siblings", |section| Siblings {
+        sites,
+        client: client::Config {
+            connect_timeout: section.take("connect_timeout", Duration::from_millis(300)),
+            ..client.clone()
+        },
+        questions: OriginConfig {
+            answer_timeout: section.take("answer_timeout", Duration::from_millis(1500)),
+            ..questions
+        },
+        overtake_after: section.take("overtake_after", Duration::from_millis(500)),
+    })
+}
+
+fn sibling(section: &mut Section<'_>) -> Option<SiblingSite> {
+    let name = section.require("name");
+    let url = section.require::<Uri>("url")?;
+    match url.to_string().parse() {
+        Ok(url) => Some(SiblingSite { name: name?, url }),
+        Err(error) => {
+            let error: BadBaseUrl = error;
+            section.problem("url", error.to_string());
+            None
+        }
+    }
 }
 
 fn questions(section: &mut Section<'_>) -> OriginConfig {

@@ -36,9 +36,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::cache::Cache;
 use crate::coalesce::Role;
-use crate::metrics::{DownloadMetrics, OutcomeLabel};
+use crate::metrics::{DownloadMetrics, OutcomeLabel, SourceKind};
 use crate::resolve::Resolver;
-use crate::source::{Origin, OriginError};
+use crate::source::OriginError;
+use crate::source::sources::{Reach, Sources};
 use attendance::{Attendance, Attendee};
 use landing::Landing;
 use leftovers::LeftoverConfig;
@@ -94,8 +95,8 @@ struct Entry {
 pub enum Head {
     /// The source has not answered yet.
     Asking,
-    /// Bytes are coming in here.
-    Landing(Landing),
+    /// Bytes are coming in here, the first of them from such a source.
+    Landing(Landing, SourceKind),
     /// The blob was here already.
     Here,
     /// The disk takes nothing: every reader is on its own.
@@ -107,7 +108,7 @@ pub enum Head {
 /// What a download works with.
 #[derive(Debug)]
 struct Inner {
-    origin: Origin,
+    sources: Sources,
     cache: Cache,
     resolver: Resolver,
     tasks: Tasks,
@@ -144,15 +145,15 @@ const BATCH_BYTES: std::ops::Range<usize> = 64 << 10..1 << 20;
 impl Downloads {
     /// Returns one with no downloads under way.
     pub fn new(
+        sources: Sources,
         resolver: Resolver,
         tasks: Tasks,
         config: DownloadConfig,
         metrics: DownloadMetrics,
     ) -> Self {
-        let (origin, cache) = (resolver.origin().clone(), resolver.cache().clone());
         Self(Arc::new(Inner {
-            origin,
-            cache,
+            sources,
+            cache: resolver.cache().clone(),
             resolver,
             tasks,
             config,
@@ -164,6 +165,11 @@ impl Downloads {
         }))
     }
 
+    /// Returns where blobs come from.
+    pub fn sources(&self) -> &Sources {
+        &self.0.sources
+    }
+
     /// Whether a blob is on its way.
     pub fn is_running(&self, digest: &Digest) -> bool {
         self.0
@@ -173,8 +179,8 @@ impl Downloads {
             .is_some_and(Entry::is_sound)
     }
 
-    /// Returns the download of a blob that is under way, or else starts it from what `repo` links.
-    pub fn follow(&self, digest: &Digest, repo: &RepoName) -> (Download, Role) {
+    /// Returns the download of a blob that is under way, or else starts it from what `repo` links and `reach` allows.
+    pub fn follow(&self, digest: &Digest, repo: &RepoName, reach: Reach) -> (Download, Role) {
         let mut running = self.0.running.lock();
         if let Some(download) = running.get(digest).and_then(Entry::join) {
             return (download, Role::Joined);
@@ -195,7 +201,9 @@ impl Downloads {
         running.insert(*digest, entry);
         drop(running);
         let attendee = attendance.first();
-        let task = self.clone().run(guard, repo.clone(), attendance, sender);
+        let task = self
+            .clone()
+            .run(guard, (repo.clone(), reach), attendance, sender);
         drop(self.0.tasks.spawn("download", task));
         let download = Download {
             repo: repo.clone(),
@@ -208,7 +216,7 @@ impl Downloads {
     async fn run(
         self,
         entry: Running,
-        repo: RepoName,
+        (repo, reach): (RepoName, Reach),
         attendance: Attendance,
         head: watch::Sender<Head>,
     ) {
@@ -218,6 +226,8 @@ impl Downloads {
             parts: &self.0,
             repo: &repo,
             digest: &entry.digest,
+            reach,
+            asked: &Mutex::default(),
             attendance: &attendance,
         };
         let outcome = tokio::select! {
@@ -269,7 +279,7 @@ impl Entry {
     /// Whether joining it makes sense.
     fn is_sound(&self) -> bool {
         match &*self.head.borrow() {
-            Head::Landing(landing) => landing.is_sound(),
+            Head::Landing(landing, _) => landing.is_sound(),
             Head::Asking => self.head.has_changed().is_ok(),
             Head::Here | Head::Passing | Head::Failed(_) => false,
         }

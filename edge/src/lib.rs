@@ -47,6 +47,8 @@ use pull::Pull;
 use resolve::Resolver;
 use server::Service;
 use source::Origin;
+use source::ring::Ring;
+use source::sources::Sources;
 
 /// An edge, ready to be run.
 #[derive(Debug)]
@@ -120,6 +122,7 @@ impl Edge {
             config.questions.manifest_bytes_max,
         );
         let downloads = Downloads::new(
+            sources(&config, &metrics, resolver.origin().clone())?,
             resolver.clone(),
             seams.tasks.clone(),
             config.downloads,
@@ -173,6 +176,29 @@ impl Edge {
         tokio::join!(admin, clients);
         tracing::info!(name = config.name, "edge is down");
     }
+}
+
+/// Returns where blobs come from.
+fn sources(
+    config: &Config,
+    metrics: &metrics::Metrics,
+    origin: Origin,
+) -> Result<Sources, BadClient> {
+    let config::Siblings {
+        sites,
+        client,
+        questions,
+        overtake_after,
+    } = &config.siblings;
+    let mut siblings = Vec::new();
+    for site in sites {
+        let client = Client::new(vec![site.url.clone()], client.clone())?;
+        let metrics = metrics.origin.of_sibling();
+        siblings.push(Origin::new(Some(client), *questions, metrics));
+    }
+    let names = sites.iter().map(|site| site.name.clone()).collect();
+    let ring = Ring::new(config.name.clone(), names);
+    Ok(Sources::new(origin, ring, siblings, *overtake_after))
 }
 
 /// Runs an edge as this process, on the ports of its configuration, until the process is told to end.

@@ -67,6 +67,8 @@ pub struct DownloadMetrics {
     pub bytes: Counter,
     /// How often a source that died was asked for the rest.
     pub resumes: Counter,
+    /// Answers that bytes came with, by who gave them.
+    pub answers: Family<SourceLabel, Counter>,
 }
 
 /// How a request was served.
@@ -74,6 +76,22 @@ pub struct DownloadMetrics {
 pub struct ServedLabel {
     /// How.
     pub served: Served,
+}
+
+/// Who gave an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SourceLabel {
+    /// Who.
+    pub source: SourceKind,
+}
+
+/// A kind of source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceKind {
+    /// Another node of the region.
+    Sibling,
+    /// The origin.
+    Origin,
 }
 
 /// How a download ended.
@@ -149,6 +167,15 @@ impl CacheMetrics {
 // === impl OriginMetrics ===
 
 impl OriginMetrics {
+    /// Returns those of a sibling: what is wrong is counted together, what is up is not.
+    #[must_use]
+    pub fn of_sibling(&self) -> Self {
+        Self {
+            up: Gauge::default(),
+            mismatches: self.mismatches.clone(),
+        }
+    }
+
     fn register(&self, registry: &mut Registry) {
         let Self { up, mismatches } = self.clone();
         registry.register("origin_up", "1 while the origin answers", up);
@@ -168,6 +195,26 @@ impl DownloadMetrics {
         registry.register("received_bytes", "Bytes that came in", all.bytes);
         let help = "Times that a source that died was asked for the rest";
         registry.register("resumes", help, all.resumes);
+        let help = "Answers of sources that bytes came with, by source";
+        registry.register("answers", help, all.answers);
+    }
+}
+
+// === impl SourceKind ===
+
+impl SourceKind {
+    /// Returns the word in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sibling => "sibling",
+            Self::Origin => "origin",
+        }
+    }
+}
+
+impl EncodeLabelValue for SourceKind {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
     }
 }
 

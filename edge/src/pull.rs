@@ -16,12 +16,13 @@ use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::Fetch;
 
 use crate::coalesce::Role;
-
 use crate::download::follower::follow;
 use crate::download::{Downloads, Head};
+use crate::metrics::SourceKind;
 use crate::resolve::Resolver;
 use crate::served::Served;
 use crate::source::OriginError;
+use crate::source::sources::Reach;
 use crate::source::through::Through;
 
 /// Serves pulls; cheap to clone.
@@ -42,6 +43,8 @@ pub struct Wanted<'a> {
     pub fetch: Fetch,
     /// Conditions and ranges.
     pub headers: &'a HeaderMap,
+    /// Who may be asked for it.
+    pub reach: Reach,
 }
 
 /// An answer, with how it came about.
@@ -122,19 +125,23 @@ impl Pull {
             if !self.downloads.is_running(digest) && !self.resolver.cache().may_fill() {
                 return self.pass(wanted).await;
             }
-            let (mut download, role) = self.downloads.follow(digest, repo);
+            let (mut download, role) = self.downloads.follow(digest, repo, wanted.reach);
             let is_own = download.repo() == repo;
             if !is_own && self.resolver.known_blob(repo, digest).await.is_none() {
                 self.resolver.blob_link(repo, digest).await?;
             }
             match download.head().await {
-                Head::Landing(landing) => {
+                Head::Landing(landing, source) => {
                     let through = self.through(wanted, landing.size());
                     let response = wanted.answer(landing.size(), |range| {
                         let attendee = download.attendee();
                         follow(landing.clone(), through.clone(), range, attendee)
                     });
-                    return Ok((response, served(role)));
+                    let served = match (role, source) {
+                        (Role::Asked, SourceKind::Sibling) => Served::Sibling,
+                        (role, _) => served(role),
+                    };
+                    return Ok((response, served));
                 }
                 Head::Passing => return self.pass(wanted).await,
                 // Another repository's refusal says nothing about this one.
@@ -160,7 +167,8 @@ impl Pull {
 
     fn through(&self, wanted: Wanted<'_>, size: u64) -> Through {
         Through {
-            origin: self.resolver.origin().clone(),
+            sources: self.downloads.sources().clone(),
+            reach: wanted.reach,
             repo: wanted.repo.clone(),
             digest: *wanted.digest,
             size,

@@ -13,6 +13,8 @@ pub enum Served {
     Revalidated,
     /// By a download that this request started.
     Miss,
+    /// By a download that this request started, from another node of the region.
+    Sibling,
     /// By a download, or a question to the origin, that another request started.
     Collapsed,
     /// From local memory or disk although the origin could not be asked whether it is current.
@@ -32,6 +34,7 @@ impl Served {
             Self::Hit => "hit",
             Self::Revalidated => "revalidated",
             Self::Miss => "miss",
+            Self::Sibling => "sibling",
             Self::Collapsed => "collapsed",
             Self::Stale => "stale",
             Self::Passed => "passed",
@@ -45,6 +48,7 @@ impl Served {
             Self::Hit => Some("hit"),
             Self::Revalidated => Some("hit; detail=revalidated"),
             Self::Miss => Some("fwd=miss"),
+            Self::Sibling => Some("fwd=miss; detail=sibling"),
             Self::Collapsed => Some("fwd=miss; collapsed"),
             Self::Stale => Some("fwd=stale; detail=origin-unreachable"),
             Self::Passed => Some("fwd=bypass"),

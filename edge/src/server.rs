@@ -17,6 +17,7 @@ use crate::pull::{Answer, Pull, Wanted};
 use crate::resolve::Resolver;
 use crate::respond::origin_error;
 use crate::served::Served;
+use crate::source::sources::Reach;
 use crate::source::{HOPS_MAX, OUTPORT_HOPS};
 
 /// Answers the requests of clients; cheap to clone.
@@ -91,6 +92,11 @@ impl Service {
                     digest,
                     fetch: *fetch,
                     headers: request.headers(),
+                    reach: if hops == 0 {
+                        Reach::Region
+                    } else {
+                        Reach::Origin
+                    },
                 };
                 self.0.pull.blob(wanted).await
             }

@@ -1,4 +1,4 @@
-//! The origin, as the edge asks it.
+//! The origin, and each sibling, as the edge asks it.
 //!
 //! What: [`Origin`] sends requests and tells the answers apart: an answer, a refusal that is the client's to see, and no answer. A
 //! breaker keeps requests from waiting for an origin that was just found dead.
@@ -9,6 +9,8 @@
 //! drops its request.
 
 pub mod breaker;
+pub mod ring;
+pub mod sources;
 pub mod through;
 
 use std::ops::Range;
@@ -198,6 +200,12 @@ impl Origin {
         self.0.metrics.mismatches.inc();
     }
 
+    /// Counts content that did not hash to its digest, and asks no more for a while.
+    pub fn distrust(&self) {
+        self.count_mismatch();
+        self.0.breaker.lock().trip(Instant::now());
+    }
+
     /// Asks for a manifest, unless its digest is `known` still.
     pub async fn manifest(
         &self,
@@ -239,14 +247,16 @@ impl Origin {
         content_length(response.headers())
     }
 
-    /// Fetches bytes of a blob; returns when the head of the answer is in.
+    /// Fetches bytes of a blob; returns when the head of the answer is in. With it, the request has gone through `hops` nodes.
     pub async fn blob(
         &self,
         repo: &RepoName,
         digest: &Digest,
         span: Span,
+        hops: HeaderValue,
     ) -> Result<IncomingBlob, OriginError> {
         let mut request = request(&blob_route(repo, digest, Fetch::Get))?;
+        request.headers_mut().insert(OUTPORT_HOPS, hops);
         let range = match &span {
             Span::From(0) => None,
             Span::From(from) => Some(format!("bytes={from}-")),

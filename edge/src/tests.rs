@@ -6,6 +6,7 @@ mod faults;
 mod names;
 mod origin;
 mod pulls;
+mod siblings;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -59,6 +60,12 @@ const PATIENCE: Duration = Duration::from_mins(1);
 impl RunningEdge {
     /// Starts an edge in front of `origin`, with more settings.
     async fn start(cache: &Path, origin: SocketAddr, set: &[&str]) -> Self {
+        let public = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on(public, cache, origin, set).await
+    }
+
+    /// As [`Self::start`], with the listener for clients.
+    async fn start_on(public: TcpListener, cache: &Path, origin: SocketAddr, set: &[&str]) -> Self {
         let mut all = vec![
             format!("cache.path={}", cache.display()),
             format!("origin.urls=http://{origin}"),
@@ -77,7 +84,6 @@ impl RunningEdge {
             .config;
         let seams = Seams::default();
         let edge = Edge::build(config, seams.clone()).await.unwrap();
-        let public = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = public.local_addr().unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shutdown = CancellationToken::new();

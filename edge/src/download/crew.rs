@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::fill::Fill;
 use super::landing::{Landing, Writer};
 use super::schedule::{ClaimId, Ramp, Schedule};
+use crate::source::sources::Patience;
 use crate::source::{OriginError, Span};
 
 /// The connections of one download.
@@ -235,8 +236,8 @@ impl Crew<'_> {
         } else {
             Span::Within(range.clone())
         };
-        let blob = match self.fill.ask(span).await {
-            Ok(blob) => blob,
+        let blob = match self.fill.ask(span, Patience::Download).await {
+            Ok((blob, _)) => blob,
             Err(error) => return Err(Ok(Fetched::Unanswered(error))),
         };
         if blob.size != size {

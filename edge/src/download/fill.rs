@@ -1,5 +1,6 @@
 //! The course of one download: ask, land, verify, publish.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -21,7 +22,8 @@ use super::landing::{Landing, Writer};
 use super::schedule::Schedule;
 use super::spans::Spans;
 use super::{Head, Inner};
-use crate::metrics::Outcome;
+use crate::metrics::{Outcome, SourceKind, SourceLabel};
+use crate::source::sources::{Patience, Question, Reach};
 use crate::source::{IncomingBlob, OriginError, Span};
 
 /// One download.
@@ -33,6 +35,10 @@ pub(super) struct Fill<'a> {
     pub(super) repo: &'a RepoName,
     /// The blob.
     pub(super) digest: &'a Digest,
+    /// Who may be asked.
+    pub(super) reach: Reach,
+    /// Who has been asked, and answered.
+    pub(super) asked: &'a Mutex<BTreeSet<SourceKind>>,
     /// Who waits for it.
     pub(super) attendance: &'a Attendance,
 }
@@ -64,6 +70,7 @@ struct Start {
     /// The answer to the first question, from the first byte that is not here on; none when all are.
     body: Option<Body>,
     round_trip: Duration,
+    source: SourceKind,
 }
 
 /// How often, and after which pauses, a file that another download has open is tried to be opened.
@@ -104,8 +111,23 @@ impl Fill<'_> {
     }
 
     /// Asks for bytes, from whoever is nearest.
-    pub(super) async fn ask(&self, span: Span) -> Result<IncomingBlob, OriginError> {
-        self.parts.origin.blob(self.repo, self.digest, span).await
+    pub(super) async fn ask(
+        &self,
+        span: Span,
+        patience: Patience,
+    ) -> Result<(IncomingBlob, SourceKind), OriginError> {
+        let question = Question {
+            repo: self.repo,
+            digest: self.digest,
+            span,
+            reach: self.reach,
+            patience,
+        };
+        let (blob, source) = self.parts.sources.blob(question).await?;
+        self.asked.lock().insert(source);
+        let answers = &self.parts.metrics.answers;
+        answers.get_or_create(&SourceLabel { source }).inc();
+        Ok((blob, source))
     }
 
     /// Opens the file, with what an earlier download left of the blob.
@@ -148,15 +170,15 @@ impl Fill<'_> {
         {
             return Ok(start);
         }
-        let blob = self.ask_in_time(Span::From(0)).await?;
-        Ok(Start::new(Spans::default(), blob))
+        let answer = self.ask(Span::From(0), Patience::Client).await?;
+        Ok(Start::new(Spans::default(), answer))
     }
 
     /// As [`Self::start`], from what is here; none when that is of another blob than the source's.
     async fn start_from(&self, size: u64, here: Spans) -> Result<Option<Start>, OriginError> {
         if let Some(gap) = here.gap(0, size) {
-            let blob = self.ask_in_time(Span::From(gap.start)).await?;
-            return Ok((blob.size == size).then(|| Start::new(here, blob)));
+            let answer = self.ask(Span::From(gap.start), Patience::Client).await?;
+            return Ok((answer.0.size == size).then(|| Start::new(here, answer)));
         }
         let resolver = &self.parts.resolver;
         let (link, _) = resolver.blob_link(self.repo, self.digest).await?;
@@ -165,12 +187,8 @@ impl Fill<'_> {
             here,
             body: None,
             round_trip: Duration::MAX,
+            source: SourceKind::Origin,
         }))
-    }
-
-    /// Asks while a client waits for its status.
-    async fn ask_in_time(&self, span: Span) -> Result<IncomingBlob, OriginError> {
-        self.parts.origin.in_time(self.ask(span)).await
     }
 
     /// Fills the landing, verifies it and publishes it.
@@ -182,7 +200,7 @@ impl Fill<'_> {
         let (writer, landing) =
             Landing::new(file, Journal::new(size), size, *self.digest, here.clone());
         let writer = Arc::new(writer);
-        head.send_replace(Head::Landing(landing.clone()));
+        head.send_replace(Head::Landing(landing.clone(), start.source));
         let is_resumed = here != Spans::default();
         if is_resumed {
             tracing::info!(digest = %self.digest, here_bytes = here.bytes(), "download resumed");
@@ -244,7 +262,9 @@ impl Fill<'_> {
         tracing::warn!(digest = %self.digest, reason, is_resumed, "wrong bytes, nothing kept");
         // Of a resumed one, nobody knows whose they are.
         if !is_resumed {
-            self.parts.origin.count_mismatch();
+            for source in &*self.asked.lock() {
+                self.parts.sources.distrust(*source, self.digest);
+            }
         }
         Ended::Mismatch
     }
@@ -253,8 +273,9 @@ impl Fill<'_> {
 // === impl Start ===
 
 impl Start {
-    fn new(here: Spans, blob: IncomingBlob) -> Self {
+    fn new(here: Spans, (blob, source): (IncomingBlob, SourceKind)) -> Self {
         Self {
+            source,
             size: blob.size,
             here,
             body: Some(blob.body),

@@ -91,6 +91,11 @@ impl Breaker {
         };
     }
 
+    /// Opens it for the longest rest: the source answers, and must not be asked.
+    pub fn trip(&mut self, now: Instant) {
+        self.state = open(now, self.config.max_rest);
+    }
+
     /// Whether requests go freely.
     pub const fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed { .. })
@@ -161,6 +166,14 @@ mod tests {
             assert_eq!(breaker.ask(now), Permit::Go);
             breaker.failed(now);
         }
+    }
+
+    #[test]
+    fn a_trip_is_a_long_rest() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(CONFIG);
+        breaker.trip(now);
+        assert_eq!(breaker.ask(now), Permit::Rest(CONFIG.max_rest));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The way past the cache: a blob straight from the origin to one reader.
+//! The way past the cache: a blob straight from its source to one reader.
 //!
 //! What: what is left when the cache disk takes nothing. Each reader has its own transfer.
 //!
@@ -18,14 +18,17 @@ use outport_core::body::{Body, BodyStream};
 use outport_core::oci::digest::{Digest, Hasher};
 use outport_core::oci::reference::RepoName;
 
-use super::{Origin, OriginError, Span};
+use super::sources::{Patience, Question, Reach, Sources};
+use super::{OriginError, Span};
 use crate::download::landing::{HELD_BACK_BYTES, Position};
 
-/// A blob of a repository at the origin.
+/// A blob of a repository, and where to have it from.
 #[derive(Clone, Debug)]
 pub struct Through {
-    /// The origin.
-    pub origin: Origin,
+    /// Where to have it from.
+    pub sources: Sources,
+    /// Who of them may be asked.
+    pub reach: Reach,
     /// The repository.
     pub repo: RepoName,
     /// The blob.
@@ -53,7 +56,7 @@ struct Verifier {
 // === impl Through ===
 
 impl Through {
-    /// Returns the bytes of `range`; the origin is asked when the body is first read.
+    /// Returns the bytes of `range`; the source is asked when the body is first read.
     pub fn body(self, range: Range<u64>) -> Body {
         let length = range.end - range.start;
         let start = async move {
@@ -107,9 +110,16 @@ impl Through {
         {
             return Ok(Body::empty());
         }
-        let blob = self
-            .origin
-            .blob(&self.repo, &self.digest, span)
+        let question = Question {
+            repo: &self.repo,
+            digest: &self.digest,
+            span,
+            reach: self.reach,
+            patience: Patience::Download,
+        };
+        let (blob, _) = self
+            .sources
+            .blob(question)
             .await
             .map_err(io::Error::other)?;
         if blob.size != self.size {

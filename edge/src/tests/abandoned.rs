@@ -14,6 +14,8 @@ use crate::download::landing::tests::landing;
 use crate::download::landing::{Landing, Writer};
 use crate::metrics::OriginMetrics;
 use crate::source::breaker::BreakerConfig;
+use crate::source::ring::Ring;
+use crate::source::sources::{Reach, Sources};
 use crate::source::through::Through;
 use crate::source::{Origin, OriginConfig};
 
@@ -47,7 +49,13 @@ impl Abandoned {
             },
         };
         let through = Through {
-            origin: Origin::new(Some(client), config, OriginMetrics::default()),
+            sources: Sources::new(
+                Origin::new(Some(client), config, OriginMetrics::default()),
+                Ring::new("edge-1".to_owned(), Vec::new()),
+                Vec::new(),
+                Duration::MAX,
+            ),
+            reach: Reach::Region,
             repo: "a".parse().unwrap(),
             digest: sha256(&blob),
             size: LAYER as u64,

@@ -1,0 +1,190 @@
+//! From whom a blob comes: the siblings of the region in their order, then the origin.
+//!
+//! What: [`Sources::blob`] asks the digest's owner in the region, the next one when that is away, and the origin when this
+//! node is the owner itself or no sibling helps.
+//!
+//! Invariants: a request that a sibling sent goes to the origin only, so no request goes in a circle; a sibling's no means
+//! only that it does not help. Failure: what the origin says counts, in the end. A sibling that is slow is overtaken: the
+//! origin is asked beside it, and the first to answer is the source.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use outport_core::net::client::BaseUrl;
+use outport_core::oci::digest::Digest;
+use outport_core::oci::reference::RepoName;
+use tokio::time::timeout;
+
+use super::ring::Ring;
+use super::{IncomingBlob, Origin, OriginError, Span};
+use crate::metrics::SourceKind;
+
+/// Where blobs come from; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sources(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    origin: Origin,
+    ring: Ring,
+    siblings: Vec<Origin>,
+    overtake_after: Duration,
+}
+
+/// Another node of the region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiblingSite {
+    /// Its name, by which all nodes of the region know it.
+    pub name: String,
+    /// Where it serves clients.
+    pub url: BaseUrl,
+}
+
+/// A question for a blob.
+#[derive(Clone, Debug)]
+pub struct Question<'a> {
+    /// The repository that links it.
+    pub repo: &'a RepoName,
+    /// Which.
+    pub digest: &'a Digest,
+    /// Which bytes.
+    pub span: Span,
+    /// Who may be asked.
+    pub reach: Reach,
+    /// How long the answer may take.
+    pub patience: Patience,
+}
+
+/// Who may be asked for a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The region first.
+    Region,
+    /// The origin only: a sibling asks.
+    Origin,
+}
+
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// A client waits for its status.
+    Client,
+    /// Clients have their status, and some bytes.
+    Download,
+}
+
+/// How many nodes a request for a blob has gone through when it comes to a sibling, and to the origin.
+const HOPS_TO_SIBLING: HeaderValue = HeaderValue::from_static("1");
+const HOPS_TO_ORIGIN: HeaderValue = HeaderValue::from_static("2");
+
+// === impl Sources ===
+
+impl Sources {
+    /// Returns the sources of a node in `ring`, whose `siblings` are in the ring's order.
+    pub fn new(
+        origin: Origin,
+        ring: Ring,
+        siblings: Vec<Origin>,
+        overtake_after: Duration,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            origin,
+            ring,
+            siblings,
+            overtake_after,
+        }))
+    }
+
+    /// Fetches bytes of a blob; returns when the head of the answer is in.
+    pub async fn blob(
+        &self,
+        question: Question<'_>,
+    ) -> Result<(IncomingBlob, SourceKind), OriginError> {
+        let siblings = match question.reach {
+            Reach::Region => self.0.ring.before_own(question.digest),
+            Reach::Origin => Vec::new(),
+        };
+        for index in siblings {
+            let mut asking = pin!(self.ask_sibling(&self.0.siblings[index], &question));
+            let Ok(answer) = timeout(self.0.overtake_after, &mut asking).await else {
+                return self.race(asking, &question).await;
+            };
+            match answer {
+                Ok(blob) => return Ok((blob, SourceKind::Sibling)),
+                Err(error) => {
+                    tracing::debug!(digest = %question.digest, error = %error, "sibling does not help");
+                }
+            }
+        }
+        self.ask_origin(&question).await
+    }
+
+    /// Asks the origin beside a sibling that takes its time.
+    async fn race(
+        &self,
+        sibling: impl Future<Output = Result<IncomingBlob, OriginError>>,
+        question: &Question<'_>,
+    ) -> Result<(IncomingBlob, SourceKind), OriginError> {
+        let mut sibling = pin!(sibling);
+        let mut origin = pin!(self.ask_origin(question));
+        tokio::select! {
+            answer = &mut origin => match answer {
+                Ok(answer) => Ok(answer),
+                Err(error) if error.is_silence() => {
+                    // The origin's word counts, when the sibling does not help either.
+                    let blob = sibling.await.or(Err(error))?;
+                    Ok((blob, SourceKind::Sibling))
+                }
+                Err(error) => Err(error),
+            },
+            answer = &mut sibling => match answer {
+                Ok(blob) => Ok((blob, SourceKind::Sibling)),
+                Err(_) => origin.await,
+            },
+        }
+    }
+
+    /// Takes note that a source sent wrong bytes.
+    pub fn distrust(&self, kind: SourceKind, digest: &Digest) {
+        match kind {
+            SourceKind::Origin => self.0.origin.count_mismatch(),
+            // Whoever it was of them: the download of this digest asks the first.
+            SourceKind::Sibling => {
+                for index in self.0.ring.before_own(digest) {
+                    self.0.siblings[index].distrust();
+                }
+            }
+        }
+    }
+
+    async fn ask_sibling(
+        &self,
+        sibling: &Origin,
+        question: &Question<'_>,
+    ) -> Result<IncomingBlob, OriginError> {
+        ask(sibling, question, HOPS_TO_SIBLING).await
+    }
+
+    async fn ask_origin(
+        &self,
+        question: &Question<'_>,
+    ) -> Result<(IncomingBlob, SourceKind), OriginError> {
+        let blob = ask(&self.0.origin, question, HOPS_TO_ORIGIN).await?;
+        Ok((blob, SourceKind::Origin))
+    }
+}
+
+async fn ask(
+    source: &Origin,
+    question: &Question<'_>,
+    hops: HeaderValue,
+) -> Result<IncomingBlob, OriginError> {
+    let span = question.span.clone();
+    let asking = source.blob(question.repo, question.digest, span, hops);
+    match question.patience {
+        Patience::Client => source.in_time(asking).await,
+        Patience::Download => asking.await,
+    }
+}

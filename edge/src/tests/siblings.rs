@@ -1,0 +1,176 @@
+//! Several edges of one region.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::Method;
+use tokio::net::TcpListener;
+
+use super::origin::{Fault, ScriptedOrigin};
+use super::{RunningEdge, blob_path, content};
+
+const LAYER: usize = 5_000_000;
+const NODES: usize = 3;
+
+/// A region, and where its edges have their caches.
+struct Region {
+    origin: Arc<ScriptedOrigin>,
+    edges: Vec<RunningEdge>,
+    caches: Vec<tempfile::TempDir>,
+}
+
+impl Region {
+    async fn new() -> Self {
+        let origin = ScriptedOrigin::start().await;
+        let mut listeners = Vec::new();
+        for _ in 0..NODES {
+            listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        }
+        let addresses: Vec<_> = listeners
+            .iter()
+            .map(|listener| listener.local_addr().unwrap())
+            .collect();
+        let (mut edges, mut caches) = (Vec::new(), Vec::new());
+        for (own, listener) in listeners.into_iter().enumerate() {
+            let mut set = vec![
+                format!("name=node-{own}"),
+                "siblings.overtake_after=1m".to_owned(),
+            ];
+            let others = (0..NODES).filter(|&other| other != own);
+            for (index, other) in others.enumerate() {
+                set.push(format!("sibling.{index}.name=node-{other}"));
+                set.push(format!("sibling.{index}.url=http://{}", addresses[other]));
+            }
+            let set: Vec<_> = set.iter().map(String::as_str).collect();
+            let cache = tempfile::tempdir().unwrap();
+            edges.push(RunningEdge::start_on(listener, cache.path(), origin.address, &set).await);
+            caches.push(cache);
+        }
+        Self {
+            origin,
+            edges,
+            caches,
+        }
+    }
+
+    /// Has a blob brought in through every edge in turn; returns what they say of it.
+    async fn pull_everywhere(&self, blob: &Bytes) -> Vec<String> {
+        let path = blob_path("a", blob);
+        let mut said = Vec::new();
+        for edge in &self.edges {
+            let answer = edge.get(&path).await;
+            assert!(answer.body.as_ref() == Some(blob));
+            edge.settle().await;
+            said.push(answer.header("cache-status").to_owned());
+        }
+        said
+    }
+
+    async fn stop(self) {
+        for edge in self.edges {
+            edge.stop().await;
+        }
+        drop(self.caches);
+    }
+}
+
+#[tokio::test]
+async fn a_layer_enters_the_region_once() {
+    let region = Region::new().await;
+    let blob = content(LAYER, 1);
+    region.origin.put_blob("a", &blob);
+    let path = blob_path("a", &blob);
+    region.origin.allow(1_000_000);
+    let crowd = region.edges.iter().cycle().take(10 * NODES);
+    let crowd = join_all(crowd.map(async |edge| edge.begin(Method::GET, &path, &[]).await)).await;
+    region.origin.allow(u64::MAX);
+    for answer in join_all(crowd.into_iter().map(super::Begun::finish)).await {
+        assert_eq!(answer.status, 200);
+        assert!(answer.body.as_ref() == Some(&blob));
+    }
+    assert_eq!(region.origin.seen(&Method::GET, &path).len(), 1);
+    region.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_says_that_a_sibling_helped() {
+    let region = Region::new().await;
+    let blob = content(LAYER, 2);
+    region.origin.put_blob("a", &blob);
+    let said = region.pull_everywhere(&blob).await;
+    // The owner fetched it itself, or had fetched it when it was asked by its own clients.
+    let helped = said
+        .iter()
+        .filter(|status| status.contains("detail=sibling"));
+    assert!(helped.count() >= NODES - 2, "{said:?}");
+    let path = blob_path("a", &blob);
+    assert_eq!(region.origin.seen(&Method::GET, &path).len(), 1);
+    region.stop().await;
+}
+
+#[tokio::test]
+async fn a_sibling_serves_only_those_who_may() {
+    let region = Region::new().await;
+    let blob = content(LAYER, 4);
+    region.origin.put_blob("a", &blob);
+    region.pull_everywhere(&blob).await;
+    let path = blob_path("stranger", &blob);
+    for edge in &region.edges {
+        assert_eq!(edge.get(&path).await.status, 404);
+    }
+    region.stop().await;
+}
+
+#[tokio::test]
+async fn an_owner_that_dies_costs_nothing_but_speed() {
+    let mut region = Region::new().await;
+    for seed in 10.. {
+        let blob = content(LAYER, seed);
+        region.origin.put_blob("a", &blob);
+        let path = blob_path("a", &blob);
+        region.origin.allow(2_000_000);
+        let begun = region.edges[0].begin(Method::GET, &path, &[]).await;
+        let status = begun.headers["cache-status"].to_str().unwrap().to_owned();
+        if !status.contains("detail=sibling") {
+            // This node is the owner itself: another blob.
+            region.origin.allow(u64::MAX);
+            begun.finish().await;
+            continue;
+        }
+        // Both others go: one of them was the source.
+        for edge in region.edges.drain(1..) {
+            edge.stop().await;
+        }
+        region.origin.allow(u64::MAX);
+        let answer = begun.finish().await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.body.as_ref() == Some(&blob));
+        break;
+    }
+    region.stop().await;
+}
+
+#[tokio::test]
+async fn a_sick_region_is_passed_by() {
+    let mut region = Region::new().await;
+    for edge in region.edges.drain(1..) {
+        edge.stop().await;
+    }
+    for seed in 30..36 {
+        let blob = content(100_000, seed);
+        region.origin.put_blob("a", &blob);
+        let answer = region.edges[0].get(&blob_path("a", &blob)).await;
+        answer.headers.get("cache-status").unwrap();
+        assert!(answer.body.as_ref() == Some(&blob));
+    }
+    // What the origin refuses is refused, whoever was asked before.
+    region.origin.fail_next(Fault::Status(401));
+    let blob = content(10, 40);
+    region.origin.put_blob("a", &blob);
+    assert_eq!(
+        region.edges[0].get(&blob_path("a", &blob)).await.status,
+        401
+    );
+    region.stop().await;
+}
