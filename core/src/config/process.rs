@@ -41,12 +41,15 @@ pub fn server(section: &mut Section<'_>) -> serve::Config {
     let connections = positive(section, "connections", connections);
     let kib = |bytes: usize| ByteSize::kib(u32::try_from(bytes >> 10).unwrap_or(u32::MAX));
     let unsent = ByteSize::bytes(default.unsent_bytes.into());
+    let linger = ByteSize::bytes(default.linger_bytes);
     serve::Config {
         max_connections: usize::try_from(connections).unwrap_or(usize::MAX),
         header_timeout: section.take("header_timeout", default.header_timeout),
         idle_timeout: section.take("idle_timeout", default.idle_timeout),
         body_stall_timeout: section.take("body_stall_timeout", default.body_stall_timeout),
         send_stall_timeout: section.take("send_stall_timeout", default.send_stall_timeout),
+        linger_timeout: section.take("linger_timeout", default.linger_timeout),
+        linger_bytes: section.take("linger_max", linger).as_u64(),
         drain_timeout: section.take("drain_timeout", default.drain_timeout),
         max_header_bytes: section
             .take("header_max", kib(default.max_header_bytes))

@@ -5,7 +5,8 @@
 //!
 //! Invariants: every wait for a client has a bound: for its first byte, for the head of a request, between requests, for
 //! the rest of a body, for taking what it asked for. A body that breaks never ends cleanly: its connection is reset. Every
-//! response, those that hyper makes up by itself included, is one of a registry.
+//! response, those that hyper makes up by itself included, is one of a registry. A client that is answered while it sends
+//! reads the answer: what it still sends is read and thrown away, within bounds, before its connection is closed.
 //!
 //! Failure: accepting never ends for an error; a handler that panics costs its own request a 500. Cancellation: `shutdown`
 //! stops accepting and lets requests finish; those that outlive the drain are reset, so that clients resume them.
@@ -18,6 +19,7 @@ mod activity;
 mod connection;
 mod exchange;
 mod metrics;
+mod rest;
 mod shed;
 mod socket;
 
@@ -54,6 +56,10 @@ pub struct Config {
     pub body_stall_timeout: Duration,
     /// How long a client may take nothing while we wait to send.
     pub send_stall_timeout: Duration,
+    /// How long a client that was answered may go on sending the body that it was not asked for.
+    pub linger_timeout: Duration,
+    /// How much of it is read and thrown away.
+    pub linger_bytes: u64,
     /// How long a drain may take before what is left is reset.
     pub drain_timeout: Duration,
     /// How large the head of a request may be.
@@ -93,6 +99,8 @@ impl Default for Config {
             idle_timeout: Duration::from_secs(90),
             body_stall_timeout: Duration::from_mins(1),
             send_stall_timeout: Duration::from_mins(1),
+            linger_timeout: Duration::from_secs(30),
+            linger_bytes: 256 << 20,
             drain_timeout: Duration::from_secs(30),
             max_header_bytes: 32 * 1024,
             max_headers: 100,

@@ -5,9 +5,14 @@
 //!
 //! Invariant: while a request is being handled only the sending of its response has a deadline here; its body has its own.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::Config;
+
+/// How long a connection that is draining lingers: long enough for a response to be read, too short to hold up a drain.
+const DRAINING_LINGER: Duration = Duration::from_secs(1);
 
 /// What a connection is doing.
 #[derive(Debug)]
@@ -20,6 +25,17 @@ pub(super) struct Activity {
     /// Whether a response that a handler made is not sent yet.
     owes_response: bool,
     send_blocked: Option<Instant>,
+    /// Whether the client may be sending what nobody is going to read.
+    is_unread: bool,
+    lingering: Option<Lingering>,
+    draining_since: Option<Instant>,
+}
+
+/// What a client sends is read and thrown away, because closing with unread bytes resets a connection.
+#[derive(Debug)]
+struct Lingering {
+    since: Instant,
+    discarded_bytes: u64,
 }
 
 /// What is waited for while no request is being handled.
@@ -41,6 +57,8 @@ pub(super) enum Cut {
     Idle,
     /// Nothing of the response was taken.
     SendStall,
+    /// It went on sending what had been refused.
+    Linger,
 }
 
 // === impl Activity ===
@@ -54,6 +72,9 @@ impl Activity {
             in_flight: 0,
             owes_response: false,
             send_blocked: None,
+            is_unread: false,
+            lingering: None,
+            draining_since: None,
         }
     }
 
@@ -90,6 +111,40 @@ impl Activity {
         }
     }
 
+    /// What is left of a request's body is read, whatever becomes of its response meanwhile; ended by
+    /// [`Self::request_finished`], as a request is.
+    pub(super) const fn rest_started(&mut self) {
+        self.in_flight += 1;
+    }
+
+    /// The client may be sending what nobody is going to read.
+    pub(super) const fn left_unread(&mut self) {
+        self.is_unread = true;
+    }
+
+    /// Everything has been sent. Returns whether what comes is to be read and thrown away before the connection is closed.
+    pub(super) fn linger(&mut self, now: Instant) -> bool {
+        if self.is_unread && self.lingering.is_none() {
+            self.lingering = Some(Lingering {
+                since: now,
+                discarded_bytes: 0,
+            });
+        }
+        self.is_unread
+    }
+
+    /// Bytes were thrown away.
+    pub(super) const fn discarded(&mut self, bytes: usize) {
+        if let Some(lingering) = &mut self.lingering {
+            lingering.discarded_bytes += bytes as u64;
+        }
+    }
+
+    /// The server is to end.
+    pub(super) const fn draining(&mut self, now: Instant) {
+        self.draining_since = Some(now);
+    }
+
     /// The client took bytes.
     pub(super) const fn sent(&mut self) {
         self.send_blocked = None;
@@ -114,6 +169,9 @@ impl Activity {
 
     /// Returns when the connection is to be cut unless something happens, and why.
     pub(super) fn deadline(&self, config: &Config) -> Option<(Instant, Cut)> {
+        if let Some(lingering) = &self.lingering {
+            return Some((self.end_of(lingering, config), Cut::Linger));
+        }
         let sending = self
             .send_blocked
             .map(|since| (since + config.send_stall_timeout, Cut::SendStall));
@@ -131,12 +189,24 @@ impl Activity {
             (sending, waiting) => sending.or(waiting),
         }
     }
+
+    fn end_of(&self, lingering: &Lingering, config: &Config) -> Instant {
+        let Lingering {
+            since,
+            discarded_bytes,
+        } = *lingering;
+        if discarded_bytes > config.linger_bytes {
+            return since;
+        }
+        let end = since + config.linger_timeout;
+        self.draining_since.map_or(end, |draining| {
+            end.min(draining.max(since) + DRAINING_LINGER)
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     enum Event {
@@ -146,8 +216,16 @@ mod tests {
         Blocked,
         Sent,
         Http2,
+        RestStarted,
+        Unread,
+        Linger,
+        Discarded(usize),
+        Draining,
     }
-    use Event::{Blocked, Finished, Http2, Received, Sent, Started};
+    use Event::{
+        Blocked, Discarded, Draining, Finished, Http2, Linger, Received, RestStarted, Sent,
+        Started, Unread,
+    };
 
     /// Plays events, given with the second they happen in, and compares the second and reason of the cut that follows.
     #[track_caller]
@@ -156,6 +234,8 @@ mod tests {
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(90),
             send_stall_timeout: Duration::from_mins(1),
+            linger_timeout: Duration::from_secs(30),
+            linger_bytes: 1000,
             ..Config::default()
         };
         let start = Instant::now();
@@ -169,6 +249,11 @@ mod tests {
                 Blocked => activity.send_blocked(now),
                 Sent => activity.sent(),
                 Http2 => activity.is_http2(now),
+                RestStarted => activity.rest_started(),
+                Unread => activity.left_unread(),
+                Linger => _ = activity.linger(now),
+                Discarded(bytes) => activity.discarded(*bytes),
+                Draining => activity.draining(now),
             }
         }
         let deadline = activity
@@ -217,6 +302,55 @@ mod tests {
         check(
             &[(1, Http2), (2, Started), (3, Started), (4, Finished)],
             None,
+        );
+    }
+
+    #[test]
+    fn the_rest_of_a_body_is_no_head() {
+        check(
+            &[
+                (0, Started),
+                (1, RestStarted),
+                (2, Finished),
+                (5, Received),
+                (20, Finished),
+            ],
+            Some((110, Cut::Idle)),
+        );
+    }
+
+    #[test]
+    fn what_was_refused_is_read_within_bounds() {
+        check(
+            &[(0, Started), (1, Finished), (1, Linger)],
+            Some((91, Cut::Idle)),
+        );
+        check(
+            &[
+                (0, Started),
+                (0, Unread),
+                (1, Finished),
+                (2, Linger),
+                (9, Received),
+                (9, Discarded(1000)),
+                (9, Linger),
+            ],
+            Some((32, Cut::Linger)),
+        );
+        check(
+            &[(0, Unread), (2, Linger), (3, Discarded(1001))],
+            Some((2, Cut::Linger)),
+        );
+    }
+
+    #[test]
+    fn lingering_holds_up_no_drain() {
+        let [before, after] = [1, 5].map(|second| (second, Draining));
+        check(&[(0, Unread), before, (2, Linger)], Some((3, Cut::Linger)));
+        check(&[(0, Unread), (2, Linger), after], Some((6, Cut::Linger)));
+        check(
+            &[(0, Unread), (2, Linger), (31, Draining)],
+            Some((32, Cut::Linger)),
         );
     }
 }

@@ -16,9 +16,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::activity::Cut;
+use super::activity::{Activity, Cut};
 use super::exchange::Exchanges;
 use super::metrics::CutLabels;
+use super::rest::Lender;
 use super::socket::{Handle, Protocol, Socket};
 use super::{Config, Server};
 use crate::body::Body;
@@ -82,7 +83,18 @@ impl Connection {
             Some(Ok(Ok(Some(protocol)))) => protocol,
         };
         let io = TokioIo::new(socket);
-        let exchanges = Exchanges::new(self.server.clone(), self.peer, handle.clone(), service);
+        let exchanges = Exchanges {
+            server: self.server.clone(),
+            peer: self.peer,
+            handle: handle.clone(),
+            lender: Lender {
+                handle: handle.clone(),
+                tasks: self.tasks.clone(),
+                shutdown: self.shutdown.clone(),
+                timeout: config.linger_timeout,
+            },
+            service,
+        };
         let end = match protocol {
             Protocol::Http1 => {
                 let connection = http1_builder(config).serve_connection(io, exchanges);
@@ -113,6 +125,7 @@ impl Connection {
                 () = self.reset.cancelled() => break End::Reset,
                 () = self.shutdown.cancelled(), if !draining => {
                     draining = true;
+                    handle.update(Activity::draining);
                     connection.as_mut().graceful_shutdown();
                 }
             }
@@ -155,11 +168,15 @@ fn poll_cut(
     config: &Config,
     cx: &mut Context<'_>,
 ) -> Poll<Cut> {
-    let deadline = handle.update(|activity, _| activity.deadline(config));
-    if let Some((at, _)) = deadline
-        && at < sleep.deadline()
-    {
-        sleep.as_mut().reset(at);
+    let (deadline, now) = handle.update(|activity, now| (activity.deadline(config), now));
+    if let Some((at, cut)) = deadline {
+        // A client that keeps the connection busy must not outrun the timer.
+        if at <= now {
+            return Poll::Ready(cut);
+        }
+        if at < sleep.deadline() {
+            sleep.as_mut().reset(at);
+        }
     }
     loop {
         ready!(sleep.as_mut().poll(cx));

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use super::Server;
 use super::activity::Activity;
 use super::metrics::{Outcome, RequestLabels, UnfinishedLabels};
+use super::rest::Lender;
 use super::socket::Handle;
 use crate::body::Body;
 use crate::net::respond::{
@@ -44,10 +45,11 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// The requests of a connection.
 #[derive(Debug)]
 pub(super) struct Exchanges<S> {
-    server: Server,
-    peer: SocketAddr,
-    handle: Handle,
-    service: S,
+    pub(super) server: Server,
+    pub(super) peer: SocketAddr,
+    pub(super) handle: Handle,
+    pub(super) lender: Lender,
+    pub(super) service: S,
 }
 
 /// A request that is being answered.
@@ -76,17 +78,6 @@ pub(super) struct SentBody {
 
 // === impl Exchanges ===
 
-impl<S> Exchanges<S> {
-    pub(super) const fn new(server: Server, peer: SocketAddr, handle: Handle, service: S) -> Self {
-        Self {
-            server,
-            peer,
-            handle,
-            service,
-        }
-    }
-}
-
 impl<S, F> hyper::service::Service<Request<Incoming>> for Exchanges<S>
 where
     S: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
@@ -98,8 +89,11 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let exchange = Exchange::start(self, &request);
-        let stall_timeout = self.server.0.config.body_stall_timeout;
-        let mut request = request.map(|body| Body::incoming(body, stall_timeout));
+        let config = &self.server.0.config;
+        let (head, body) = request.into_parts();
+        let body = Body::incoming(body, config.body_stall_timeout);
+        let (body, lent) = self.lender.lend(&head, body);
+        let mut request = Request::from_parts(head, body);
         request.extensions_mut().insert(Peer(self.peer));
         request.extensions_mut().insert(exchange.id);
         let service = self.service.clone();
@@ -107,8 +101,11 @@ where
             let answered = AssertUnwindSafe(async move { service(request).await })
                 .catch_unwind()
                 .await;
-            let response =
+            let mut response =
                 answered.unwrap_or_else(|_panic| error_response(&ErrorCode::Internal.into()));
+            if let Some(lent) = lent {
+                lent.settle(&mut response);
+            }
             Ok(exchange.respond(response))
         })
     }

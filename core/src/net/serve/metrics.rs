@@ -188,6 +188,7 @@ impl Cut {
             Self::SlowHead => "slow_head",
             Self::Idle => "idle",
             Self::SendStall => "send_stall",
+            Self::Linger => "linger",
         }
     }
 }

@@ -1,12 +1,15 @@
 //! A connection's socket, as hyper sees it.
 //!
 //! What: tells the connection's [`Activity`] what happens, gives back the bytes that were read to find out the protocol,
-//! and replaces the empty error replies that hyper makes up by itself (a head that is too large or malformed) by ours.
+//! replaces the empty error replies that hyper makes up by itself (a head that is too large or malformed) by ours, and
+//! lingers after a response that came before its request had been read (RFC 9112 section 9.6): our half is closed, and what
+//! the client still sends is thrown away, until it closes its half or the watch has enough.
 //!
 //! Invariant: hyper's own replies are told apart by the fact that no handler's response is owed, never by their bytes.
 //! Cancellation: a socket that is dropped after [`Handle::reset_on_drop`], or by a panic, is reset instead of closed.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -23,6 +26,9 @@ use crate::oci::error::{ApiError, ErrorCode};
 
 /// How an HTTP/2 connection begins.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How much is thrown away at a time.
+const DISCARD_BYTES: usize = 16 * 1024;
 
 /// The socket of a connection.
 #[derive(Debug)]
@@ -117,6 +123,28 @@ impl Socket {
         }
         Poll::Ready(Ok(()))
     }
+
+    /// Answers a request that hyper could make nothing of; what comes behind it nobody reads.
+    fn reply_instead(&mut self, hypers: &[u8]) {
+        self.handle.update(|activity, _| activity.left_unread());
+        self.reply = own_reply(hypers);
+    }
+
+    /// Throws away what the client sends, until it ends.
+    ///
+    /// The runtime interrupts this when it has gone on for a while, so that the watch can hold it to its bounds.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [MaybeUninit::uninit(); DISCARD_BYTES];
+        loop {
+            let mut discarded = ReadBuf::uninit(&mut scratch);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut discarded));
+            let length = discarded.filled().len();
+            if read.is_err() || length == 0 {
+                return Poll::Ready(());
+            }
+            self.handle.update(|activity, _| activity.discarded(length));
+        }
+    }
 }
 
 impl AsyncRead for Socket {
@@ -146,7 +174,7 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if !self.owes_response() {
-            self.reply = own_reply(bytes);
+            self.reply_instead(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
         let sent = Pin::new(&mut self.stream).poll_write(cx, bytes);
@@ -159,7 +187,7 @@ impl AsyncWrite for Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if !self.owes_response() {
-            self.reply = own_reply(slices.first().map_or(&[], |slice| slice));
+            self.reply_instead(slices.first().map_or(&[], |slice| slice));
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         let sent = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
@@ -178,7 +206,11 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_reply(cx))?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        if self.handle.update(Activity::linger) {
+            ready!(self.poll_discard(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,3 +1,5 @@
+mod early;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
