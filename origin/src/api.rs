@@ -1,7 +1,4 @@
 //! The distribution API: one match over the route, one line per arm.
-//!
-//! Invariant: whatever a request is answered with, its body is taken or drained, within a bound: a client that is still
-//! sending when it is refused reads the refusal, not a reset.
 
 pub(crate) mod blobs;
 pub(crate) mod lists;
@@ -13,11 +10,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use http::header::{CONTENT_TYPE, EXPECT};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body::Body as _;
-use outport_core::body::{Body, BodyStream, CollectError};
+use outport_core::body::{Body, CollectError};
 use outport_core::net::content::Content;
 use outport_core::net::respond::{self, Note};
 use outport_core::oci::digest::Digest;
@@ -26,7 +21,6 @@ use outport_core::oci::media;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::{Fetch, Route};
 use outport_core::store::ContentStore;
-use outport_core::tasks::Tasks;
 
 pub(crate) use self::reply::Reply;
 use crate::api::blobs::Blobs;
@@ -49,36 +43,20 @@ pub(crate) struct Api {
     pub(crate) max_manifest: u64,
 }
 
-/// A refused request's body is read to its end up to here.
-const DRAIN_BYTES: u64 = 64 * 1024 * 1024;
-
 // === impl Api ===
 
 impl Api {
     /// Answers a request.
     pub(crate) async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let (head, body) = request.into_parts();
-        let mut body = Some(body);
         let (route, answer) = match Route::parse(&head.method, &head.uri) {
             Ok(routed) => {
                 let route = routed.route.as_str();
-                (
-                    route,
-                    self.answer(routed.route, &head.headers, &mut body).await,
-                )
+                (route, self.answer(routed.route, &head.headers, body).await)
             }
             Err(error) => ("none", Err(error.into())),
         };
-        let mut response = match answer {
-            Ok(response) => response,
-            Err(error) => {
-                // Who asks before it sends has nothing under way.
-                if let Some(body) = body.filter(|_| !head.headers.contains_key(EXPECT)) {
-                    drain(&self.push.tasks, body.into_stream());
-                }
-                respond::error_response(&error)
-            }
-        };
+        let mut response = answer.unwrap_or_else(|error| respond::error_response(&error));
         response.extensions_mut().insert(Note {
             route,
             served: "origin",
@@ -92,7 +70,7 @@ impl Api {
         &self,
         route: Route,
         headers: &HeaderMap,
-        body: &mut Option<Body>,
+        body: Body,
     ) -> Result<Response<Body>, ApiError> {
         let reply = match route {
             Route::Ping => Ok(Reply::new(StatusCode::OK).json("{}")),
@@ -147,7 +125,7 @@ impl Api {
             } => self.push.start(&repository, algorithm).await,
             Route::PushBlob { repository, digest } => {
                 self.push
-                    .take(Accepted::whole(repository, digest), body.take())
+                    .take(Accepted::whole(repository, digest), body)
                     .await
             }
             Route::MountBlob {
@@ -159,7 +137,7 @@ impl Api {
             Route::AppendUpload { repository, id } => {
                 let chunk = Chunk::from_headers(headers)?;
                 let accepted = self.push.chunk(repository, id, &chunk).await?;
-                self.push.take(accepted, body.take()).await
+                self.push.take(accepted, body).await
             }
             Route::FinishUpload {
                 repository,
@@ -168,7 +146,7 @@ impl Api {
             } => {
                 let chunk = Chunk::from_headers(headers)?;
                 match self.push.finish(repository, id, digest, &chunk).await? {
-                    Finish::Accepted(accepted) => self.push.take(*accepted, body.take()).await,
+                    Finish::Accepted(accepted) => self.push.take(*accepted, body).await,
                     Finish::Already(reply) => Ok(reply),
                 }
             }
@@ -220,19 +198,8 @@ impl Api {
     }
 
     /// Reads a manifest's body, within the limit.
-    async fn read_manifest(
-        &self,
-        headers: &HeaderMap,
-        body: &mut Option<Body>,
-    ) -> Result<Pushed, ApiError> {
-        let declared = body.as_ref().map_or(0, |body| body.size_hint().lower());
-        if declared > self.max_manifest {
-            return Err(self.too_large());
-        }
-        let Some(whole) = body.take() else {
-            return Err(ErrorCode::ManifestInvalid.into());
-        };
-        let whole = match whole.collect_limited(self.max_manifest).await {
+    async fn read_manifest(&self, headers: &HeaderMap, body: Body) -> Result<Pushed, ApiError> {
+        let whole = match body.collect_limited(self.max_manifest).await {
             Ok(whole) => whole,
             Err(CollectError::TooLarge { .. }) => return Err(self.too_large()),
             Err(error @ CollectError::Broken(_)) => {
@@ -262,24 +229,4 @@ fn header_value(text: &str) -> Result<HeaderValue, ApiError> {
 fn slice(bytes: &Bytes, range: Range<u64>) -> Bytes {
     let clamp = |at| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
     bytes.slice(clamp(range.start)..clamp(range.end))
-}
-
-/// Reads what is left of a refused request's body, within a bound, while the refusal is on its way.
-///
-/// Not before the refusal: a client that waits for it sends nothing.
-pub(crate) fn drain(tasks: &Tasks, mut rest: BodyStream) {
-    let ending = tasks.token();
-    drop(tasks.spawn("drain", async move {
-        let mut drained = 0;
-        while drained < DRAIN_BYTES {
-            let next = tokio::select! {
-                next = rest.next() => next,
-                () = ending.cancelled() => return,
-            };
-            match next {
-                Some(Ok(bytes)) => drained += bytes.len() as u64,
-                Some(Err(_)) | None => return,
-            }
-        }
-    }));
 }

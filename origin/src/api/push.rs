@@ -24,7 +24,7 @@ use outport_core::store::{AppendError, Appended, CommitError, Content, ContentSt
 use outport_core::tasks::Tasks;
 use uuid::Uuid;
 
-use crate::api::{Reply, drain};
+use crate::api::Reply;
 use crate::metadata::{BlobRecord, Link, Metadata, Upload};
 use crate::names::Names;
 use crate::respond::{IntoApiError as _, OrRespond};
@@ -143,19 +143,11 @@ impl Push {
     }
 
     /// Takes the content.
-    pub(crate) async fn take(
-        &self,
-        accepted: Accepted,
-        body: Option<Body>,
-    ) -> Result<Reply, ApiError> {
+    pub(crate) async fn take(&self, accepted: Accepted, body: Body) -> Result<Reply, ApiError> {
         let push = self.clone();
-        let mut content = body.unwrap_or_else(Body::empty).into_stream();
+        let content = body.into_stream();
         let task = self.tasks.spawn("upload", async move {
-            let reply = push.take_inner(accepted, Box::pin(&mut content)).await;
-            if reply.is_err() {
-                drain(&push.tasks, content);
-            }
-            reply
+            push.take_inner(accepted, Box::pin(content)).await
         });
         match task.await {
             Ok(reply) => reply,

@@ -49,7 +49,7 @@ impl Rig {
             .chunk(repository.clone(), id, &chunk)
             .await
             .unwrap();
-        let body = Some(Bytes::from_static(content).into());
+        let body = Bytes::from_static(content).into();
         self.push.take(accepted, body).await.unwrap();
         metadata.upload(&repository, id).await.unwrap().unwrap()
     }
@@ -57,7 +57,7 @@ impl Rig {
     async fn put(&self, id: Uuid, digest: Digest) -> Result<StatusCode, ErrorCode> {
         let chunk = Chunk::default();
         let reply = match self.push.finish(repository(), id, digest, &chunk).await {
-            Ok(Finish::Accepted(accepted)) => self.push.take(*accepted, None).await,
+            Ok(Finish::Accepted(accepted)) => self.push.take(*accepted, Body::empty()).await,
             Ok(Finish::Already(reply)) => Ok(reply),
             Err(error) => Err(error),
         };
@@ -118,7 +118,7 @@ async fn a_broken_push_in_one_request_leaves_nothing_behind() {
         Err(std::io::ErrorKind::UnexpectedEof.into()),
     ];
     let accepted = Accepted::whole(repository(), digest);
-    let body = Some(Body::stream(stream::iter(pieces)));
+    let body = Body::stream(stream::iter(pieces));
     let error = rig.push.take(accepted, body).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::BlobUploadInvalid);
     assert_eq!(rig.staged_files(), 0);
