@@ -14,6 +14,7 @@ mod edge_offline;
 mod memory;
 mod postgres;
 mod push_cut;
+mod refused_early;
 mod restart;
 mod s3;
 mod tidy;
