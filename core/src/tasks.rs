@@ -118,16 +118,6 @@ impl Tasks {
     }
 }
 
-/// Lets hyper spawn what serves the streams of an HTTP/2 connection.
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future<Output: Send + 'static> + Send + 'static,
-{
-    fn execute(&self, task: F) {
-        drop(self.spawn("stream", task));
-    }
-}
-
 // === impl Counted ===
 
 impl Drop for Counted {

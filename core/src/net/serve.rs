@@ -22,6 +22,7 @@ mod metrics;
 mod rest;
 mod shed;
 mod socket;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -21,6 +21,7 @@ use super::exchange::Exchanges;
 use super::metrics::CutLabels;
 use super::rest::Lender;
 use super::socket::{Handle, Protocol, Socket};
+use super::stream::{StreamExchanges, Streams};
 use super::{Config, Server};
 use crate::body::Body;
 use crate::net::respond::chain;
@@ -101,8 +102,12 @@ impl Connection {
                 self.watch(pin!(connection), &handle).await
             }
             Protocol::Http2 => {
+                let streams = Streams {
+                    tasks: self.tasks.clone(),
+                    send_stall_timeout: config.send_stall_timeout,
+                };
                 let connection =
-                    http2_builder(config, self.tasks.clone()).serve_connection(io, exchanges);
+                    http2_builder(config, streams).serve_connection(io, StreamExchanges(exchanges));
                 self.watch(pin!(connection), &handle).await
             }
         };
@@ -201,8 +206,8 @@ fn http1_builder(config: &Config) -> http1::Builder {
     builder
 }
 
-fn http2_builder(config: &Config, tasks: Tasks) -> http2::Builder<Tasks> {
-    let mut builder = http2::Builder::new(tasks);
+fn http2_builder(config: &Config, streams: Streams) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)

@@ -205,6 +205,13 @@ impl Drop for Exchange {
 
 // === impl SentBody ===
 
+impl SentBody {
+    /// The client took nothing of it for too long.
+    pub(super) const fn stalled(&mut self) {
+        self.exchange.outcome = Outcome::Stalled;
+    }
+}
+
 impl HttpBody for SentBody {
     type Data = Bytes;
     type Error = io::Error;

@@ -63,6 +63,8 @@ pub(super) enum Outcome {
     Left,
     /// Its body broke off.
     Broken,
+    /// The client took nothing of it, while it was busy with others.
+    Stalled,
 }
 
 // === impl ServerMetrics ===
@@ -169,6 +171,7 @@ impl Outcome {
             Self::Finished => "finished",
             Self::Left => "left",
             Self::Broken => "broken",
+            Self::Stalled => "stalled",
         }
     }
 }

@@ -1,4 +1,5 @@
 mod early;
+mod streams;
 
 use std::collections::VecDeque;
 use std::io;
@@ -469,26 +470,4 @@ async fn accepting_survives_every_error() {
     assert!(read_response(&mut stream).await.ends_with("hello"));
     shutdown.cancel();
     server.await.unwrap();
-}
-
-#[tokio::test]
-async fn http2_is_spoken_to_those_who_begin_it() {
-    let running = Running::start(Config::default(), broken).await;
-    let io = hyper_util::rt::TokioIo::new(running.connect().await);
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(Tasks::new(), io)
-        .await
-        .unwrap();
-    drop(Tasks::new().spawn("client", connection));
-    for path in ["/sized", "/unsized"] {
-        let request = Request::get(format!("http://a{path}"))
-            .body(Body::empty())
-            .unwrap();
-        // The stream may be reset before its head is looked at.
-        let Ok(response) = sender.send_request(request).await else {
-            continue;
-        };
-        assert_eq!(response.status(), StatusCode::OK);
-        let body = Body::incoming(response.into_body(), Duration::from_secs(5));
-        body.collect_limited(1000).await.unwrap_err();
-    }
 }
