@@ -35,6 +35,11 @@ const BUFFER_BYTES: usize = 128 * 1024;
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
+/// How many HTTP/2 streams a client may have reset before their requests were looked at (rapid reset, CVE-2023-44487), and
+/// how many it may make us reset by its mistakes (CVE-2025-8671); one more, and the connection ends.
+const HTTP2_EARLY_RESETS: usize = 20;
+const HTTP2_MISTAKES: usize = 1024;
+
 /// What a connection needs to know of its server.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -214,6 +219,8 @@ fn http2_builder(config: &Config, streams: Streams) -> http2::Builder<Streams> {
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(config.max_streams)
         .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(HTTP2_EARLY_RESETS)
+        .max_local_error_reset_streams(HTTP2_MISTAKES)
         .max_send_buf_size(BUFFER_BYTES)
         .keep_alive_interval(config.idle_timeout / 3)
         .keep_alive_timeout(config.header_timeout);

@@ -1,4 +1,5 @@
 mod early;
+mod floods;
 mod streams;
 
 use std::collections::VecDeque;
