@@ -140,6 +140,9 @@ pub enum AppendError {
     /// What was staged is gone: the session cannot go on.
     #[error("the staged bytes are gone")]
     Gone,
+    /// The content is larger than a blob can be here.
+    #[error("the blob is larger than the store can keep")]
+    TooLarge,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -56,6 +56,9 @@ pub struct ManifestsConfig {
     pub missing_blobs: MissingBlobs,
 }
 
+/// The largest first part of a blob: the last can be so many times as large that stores would take no larger ones.
+const PART_MAX: ByteSize = ByteSize::mib(320);
+
 // === impl Config ===
 
 impl Config {
@@ -134,6 +137,12 @@ fn limits(section: &mut Section<'_>) -> Limits {
     let part = section.take("part", ByteSize::mib(8));
     if part < ByteSize::mib(5) {
         section.problem("part", "expected at least 5MiB, which stores insist on");
+    }
+    if part > PART_MAX {
+        section.problem(
+            "part",
+            "expected at most 320MiB: parts grow, and stores take none over 5GiB",
+        );
     }
     let count = |section: &mut Section<'_>, key, default| positive(section, key, default) as usize;
     Limits {
@@ -245,6 +254,14 @@ mod tests {
                 entry.key
             );
         }
+    }
+
+    #[test]
+    fn parts_do_not_grow_too_large_for_stores() {
+        assert_eq!(PART_MAX.as_usize() * Limits::GROWTH_MAX, 5 << 30);
+        let load = |part: &str| Config::load(None, &[format!("location.part={part}")]);
+        assert!(load("320MiB").is_ok());
+        assert!(load("321MiB").is_err());
     }
 
     #[test]

@@ -64,6 +64,7 @@ impl IntoApiError for AppendError {
                 .with_message("another request is writing to this upload")
                 .with_source(self),
             Self::Gone => ErrorCode::BlobUploadUnknown.into(),
+            Self::TooLarge => ErrorCode::BlobTooLarge.into(),
             Self::Store(error) => error.into_api_error(),
         }
     }

@@ -39,11 +39,13 @@ use self::error::{found, store_error};
 /// The bounds of what a bucket is asked to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The size of a part, at least 5 MiB, which stores insist on; an append holds one in memory.
+    /// The size of a part, at least 5 MiB, which stores insist on; an append holds one in memory. Those of a large blob are
+    /// up to [`Self::GROWTH_MAX`] times as large.
     pub part_bytes: usize,
-    /// How many parts of one append may be under way.
+    /// How many parts of one append may be under way; a larger one counts as several, and when there is room for no second
+    /// part, it is alone.
     pub parts_in_flight: usize,
-    /// How many parts of all appends may be under way.
+    /// How many parts of all appends may be under way, in the same way.
     pub parts_in_flight_total: usize,
     /// The largest object that a store copies by one request; larger ones are copied in ranges of this size at most.
     pub copy_bytes: u64,
@@ -75,6 +77,18 @@ impl Default for Limits {
             copy_bytes: 1 << 30,
             copies_in_flight: 8,
         }
+    }
+}
+
+impl Limits {
+    /// How many times as large as the first part of a blob its last can be.
+    pub const GROWTH_MAX: usize = state::GROWTH_MAX;
+
+    /// Returns how many parts a part of `bytes` counts as, and how many permits it takes: there are no more than that.
+    fn units(&self, bytes: usize) -> (usize, u32) {
+        let units = bytes.div_ceil(self.part_bytes.max(1)).max(1);
+        let permits = units.min(self.parts_in_flight_total.max(1));
+        (units, u32::try_from(permits).unwrap_or(u32::MAX))
     }
 }
 

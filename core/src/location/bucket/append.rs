@@ -19,7 +19,7 @@ use crate::store::{AppendError, Appended, Content, Staged, StoreError};
 
 use super::Bucket;
 use super::error::{append_error, store_error};
-use super::state::{State, part_bytes};
+use super::state::{PARTS_MAX, State, part_bytes};
 
 /// Takes all of `content`.
 pub(super) async fn append(
@@ -64,6 +64,7 @@ struct Position {
 struct Put {
     id: PartId,
     bytes: usize,
+    units: usize,
     reaches: Position,
 }
 
@@ -82,8 +83,9 @@ struct Writer<'a> {
     gathered_bytes: usize,
     /// The index of the part that is being gathered.
     index: usize,
-    /// Parts under way, in order.
+    /// Parts under way, in order, and how many units they are.
     under_way: FuturesOrdered<BoxFuture<'a, Result<Put, AppendError>>>,
+    units_under_way: usize,
 }
 
 // === impl Writer ===
@@ -111,6 +113,7 @@ impl<'a> Writer<'a> {
             gathered: Vec::new(),
             gathered_bytes: 0,
             under_way: FuturesOrdered::new(),
+            units_under_way: 0,
         })
     }
 
@@ -168,6 +171,9 @@ impl<'a> Writer<'a> {
 
     /// Takes as much of `frame` as the part has room for.
     async fn gather(&mut self, frame: &mut Bytes) -> Result<(), AppendError> {
+        if self.index >= PARTS_MAX {
+            return Err(AppendError::TooLarge);
+        }
         let part_bytes = part_bytes(self.bucket.0.limits.part_bytes, self.index);
         // A tail from a time of larger parts may be larger than a part is now.
         let room = part_bytes.saturating_sub(self.gathered_bytes);
@@ -185,16 +191,19 @@ impl<'a> Writer<'a> {
     /// Begins to put what is gathered as a part, once there is room for one more under way.
     async fn start_part(&mut self) -> Result<(), AppendError> {
         let multipart = self.multipart().await?;
-        while self.under_way.len() >= self.bucket.0.limits.parts_in_flight.max(1) {
+        let (units, permits) = self.bucket.0.limits.units(self.gathered_bytes);
+        let room = self.bucket.0.limits.parts_in_flight;
+        while !self.under_way.is_empty() && self.units_under_way + units > room {
             self.settle_one().await?;
         }
         let permit = loop {
             tokio::select! {
                 biased;
                 Some(put) = self.under_way.next() => self.account(put?),
-                permit = self.bucket.0.parts.acquire() => break permit,
+                permit = self.bucket.0.parts.acquire_many(permits) => break permit,
             }
         };
+        self.units_under_way += units;
         let path = self.multipart_path();
         let (bytes, reaches) = (self.gathered_bytes, self.received.clone());
         let (payload, index) = (self.take_gathered(), self.index);
@@ -203,7 +212,12 @@ impl<'a> Writer<'a> {
             let id = store.put_part(&path, &multipart, index, payload).await;
             drop(permit);
             let id = id.map_err(append_error)?;
-            Ok(Put { id, bytes, reaches })
+            Ok(Put {
+                id,
+                bytes,
+                units,
+                reaches,
+            })
         };
         self.under_way.push_back(put.boxed());
         self.index += 1;
@@ -252,6 +266,7 @@ impl<'a> Writer<'a> {
 
     fn account(&mut self, put: Put) {
         self.state.add_part(put.id.content_id, put.bytes as u64);
+        self.units_under_way -= put.units;
         self.durable = put.reaches;
     }
 

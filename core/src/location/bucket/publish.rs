@@ -15,11 +15,8 @@ use crate::oci::digest::{Digest, Hasher};
 use crate::store::{CommitError, Staged, StoreError};
 
 use super::error::{commit_error, found, store_error};
-use super::state::State;
+use super::state::{PARTS_MAX, State};
 use super::{Bucket, is_missing};
-
-/// The most parts that stores allow.
-const PARTS_MAX: u64 = 10_000;
 
 /// Publishes what is staged under `digest`, after comparing.
 pub(super) async fn commit(
@@ -245,7 +242,7 @@ const fn part_id(content_id: String) -> PartId {
 
 /// Cuts an object into ranges of about `bytes`, or larger ones when there would be too many.
 fn copy_ranges(size: u64, bytes: u64) -> impl Iterator<Item = Range<u64>> + Send {
-    let bytes = bytes.max(size.div_ceil(PARTS_MAX)).max(1);
+    let bytes = bytes.max(size.div_ceil(PARTS_MAX as u64)).max(1);
     (0..size.div_ceil(bytes)).map(move |index| index * bytes..size.min((index + 1) * bytes))
 }
 

@@ -6,8 +6,17 @@ use uuid::Uuid;
 use crate::oci::digest::Digest;
 use crate::store::{Staged, StoreError};
 
-/// After so many parts they become twice as large, so that the 10,000 parts that stores allow suffice for terabytes.
+/// The most parts that stores allow.
+pub(super) const PARTS_MAX: usize = 10_000;
+
+/// After so many parts they become twice as large, so that those that stores allow suffice for large blobs.
 const PARTS_PER_SIZE: usize = 1_000;
+
+/// How often they do: a part is held in memory, so blobs that are larger still want larger parts from the start.
+const DOUBLINGS_MAX: usize = 4;
+
+/// How many times larger than the first a part can be.
+pub(super) const GROWTH_MAX: usize = 1 << DOUBLINGS_MAX;
 
 /// What a bucket remembers of a session.
 ///
@@ -84,7 +93,13 @@ impl State {
 ///
 /// It depends on the place only: an append that is made again with the same bytes makes the same parts.
 pub(super) const fn part_bytes(first: usize, index: usize) -> usize {
-    first << (index / PARTS_PER_SIZE)
+    let doublings = index / PARTS_PER_SIZE;
+    let doublings = if doublings < DOUBLINGS_MAX {
+        doublings
+    } else {
+        DOUBLINGS_MAX
+    };
+    first << doublings
 }
 
 #[cfg(test)]
@@ -92,13 +107,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_thousand_parts_hold_terabytes() {
-        let sum: u64 = (0..10_000)
+    fn parts_grow_with_their_place() {
+        #[track_caller]
+        fn check(index: usize, expected: usize) {
+            assert_eq!(part_bytes(8 << 20, index), expected << 20);
+        }
+        check(0, 8);
+        check(999, 8);
+        check(1_000, 16);
+        check(3_999, 64);
+        check(4_000, 128);
+        check(9_999, 128);
+    }
+
+    #[test]
+    fn all_parts_hold_what_the_configuration_says() {
+        let sum: u64 = (0..PARTS_MAX)
             .map(|index| part_bytes(8 << 20, index) as u64)
             .sum();
-        assert!(sum > 8_000_000_000_000);
-        assert_eq!(part_bytes(8 << 20, 999), 8 << 20);
-        assert_eq!(part_bytes(8 << 20, 1_000), 16 << 20);
+        assert_eq!(sum >> 30, 867);
     }
 
     #[test]

@@ -1,4 +1,8 @@
 use std::future::{Ready, ready};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
 
 use object_store::memory::InMemory;
 use object_store::multipart::{MultipartStore, PartId};
@@ -6,7 +10,9 @@ use object_store::{MultipartId, ObjectStore, PutPayload, PutResult, Result};
 
 use super::*;
 use crate::location::engine::CopyPart;
-use crate::store::conformance::Instances;
+use crate::oci::digest::Algorithm;
+use crate::store::AppendError;
+use crate::store::conformance::{Instances, frames, fresh};
 
 /// Parts so small that moderate content has many, and copies in ranges.
 const LIMITS: Limits = Limits {
@@ -18,7 +24,7 @@ const LIMITS: Limits = Limits {
 };
 
 fn instances() -> Ready<(Instances, ())> {
-    let engine = Arc::new(MemoryEngine(InMemory::new()));
+    let engine = Arc::new(MemoryEngine::default());
     let bucket = || {
         let engine = Arc::<MemoryEngine>::clone(&engine);
         Arc::new(Bucket::new(engine, "some/prefix", LIMITS))
@@ -36,13 +42,18 @@ mod conformance {
 }
 
 /// An engine without a server, which says that an upload is not there as servers do.
-#[derive(Debug)]
-struct MemoryEngine(InMemory);
+#[derive(Debug, Default)]
+struct MemoryEngine {
+    store: InMemory,
+    /// How many bytes of parts are being put, and the most that ever were.
+    under_way: AtomicUsize,
+    most_under_way: AtomicUsize,
+}
 
 #[async_trait]
 impl Engine for MemoryEngine {
     fn objects(&self) -> &dyn ObjectStore {
-        &self.0
+        &self.store
     }
 
     fn multipart(&self) -> &dyn MultipartStore {
@@ -54,7 +65,12 @@ impl Engine for MemoryEngine {
             range: Some(copy.range.into()),
             ..GetOptions::default()
         };
-        let bytes = self.0.get_opts(copy.from, options).await?.bytes().await?;
+        let bytes = self
+            .store
+            .get_opts(copy.from, options)
+            .await?
+            .bytes()
+            .await?;
         self.put_part(
             copy.to,
             &copy.multipart.to_owned(),
@@ -68,7 +84,7 @@ impl Engine for MemoryEngine {
 #[async_trait]
 impl MultipartStore for MemoryEngine {
     async fn create_multipart(&self, path: &Path) -> Result<MultipartId> {
-        self.0.create_multipart(path).await
+        self.store.create_multipart(path).await
     }
 
     async fn put_part(
@@ -78,7 +94,13 @@ impl MultipartStore for MemoryEngine {
         index: usize,
         data: PutPayload,
     ) -> Result<PartId> {
-        let put = self.0.put_part(path, id, index, data).await;
+        let bytes = data.content_length();
+        let under_way = bytes + self.under_way.fetch_add(bytes, Ordering::Relaxed);
+        self.most_under_way.fetch_max(under_way, Ordering::Relaxed);
+        // As servers do, it lets others go on meanwhile.
+        tokio::task::yield_now().await;
+        let put = self.store.put_part(path, id, index, data).await;
+        self.under_way.fetch_sub(bytes, Ordering::Relaxed);
         put.map_err(as_servers_say_it)
     }
 
@@ -88,12 +110,12 @@ impl MultipartStore for MemoryEngine {
         id: &MultipartId,
         parts: Vec<PartId>,
     ) -> Result<PutResult> {
-        let put = self.0.complete_multipart(path, id, parts).await;
+        let put = self.store.complete_multipart(path, id, parts).await;
         put.map_err(as_servers_say_it)
     }
 
     async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> Result<()> {
-        let aborted = self.0.abort_multipart(path, id).await;
+        let aborted = self.store.abort_multipart(path, id).await;
         aborted.map_err(as_servers_say_it)
     }
 }
@@ -108,6 +130,88 @@ fn as_servers_say_it(error: Error) -> Error {
         }
         error => error,
     }
+}
+
+/// The first part of a bucket in which little is as large as can be, and what all of its parts hold.
+const TINY: usize = 16;
+const TINY_MAX: usize = TINY * (1_000 * (1 + 2 + 4 + 8) + 6_000 * 16);
+
+fn tiny(engine: &Arc<MemoryEngine>) -> Bucket {
+    let limits = Limits {
+        part_bytes: TINY,
+        ..LIMITS
+    };
+    Bucket::new(Arc::<MemoryEngine>::clone(engine), "", limits)
+}
+
+fn staged() -> Staged {
+    Staged::new(uuid::Uuid::now_v7(), Algorithm::Sha256)
+}
+
+#[tokio::test]
+async fn the_largest_blob_is_taken_in_as_many_parts_as_there_can_be() {
+    let bucket = tiny(&Arc::new(MemoryEngine::default()));
+    let content = fresh(TINY_MAX);
+    let digest = Algorithm::Sha256.digest(&content);
+    for (destination, first) in [(Some(&digest), 0), (None, 0), (None, TINY_MAX - 1)] {
+        let (head, tail) = (content.slice(..first), content.slice(first..));
+        let appended = bucket.append(staged(), frames(&head, 50_000), None).await;
+        appended.outcome.unwrap();
+        let content = frames(&tail, 50_000);
+        let appended = bucket.append(appended.staged, content, destination).await;
+        appended.outcome.unwrap();
+        bucket.commit(appended.staged, &digest).await.unwrap();
+        assert_eq!(bucket.size(&digest).await.unwrap(), Some(TINY_MAX as u64));
+        let read = bucket.read(&digest, 0..TINY_MAX as u64).await.unwrap();
+        let read = read.unwrap().collect_limited(u64::MAX).await.unwrap();
+        assert_eq!(Algorithm::Sha256.digest(&read), digest);
+        bucket.delete(&digest).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_larger_blob_is_refused() {
+    let bucket = tiny(&Arc::new(MemoryEngine::default()));
+    let content = fresh(TINY_MAX + 1);
+    let digest = Algorithm::Sha256.digest(&content);
+    for destination in [Some(&digest), None] {
+        let appended = bucket.append(staged(), frames(&content, 50_000), destination);
+        let Appended { staged, outcome } = appended.await;
+        assert!(matches!(outcome, Err(AppendError::TooLarge)), "{outcome:?}");
+        assert_eq!(bucket.size(&digest).await.unwrap(), None);
+        bucket.discard(staged).await.unwrap();
+    }
+    // Also byte by byte, when all that there was room for is there.
+    let appended = bucket
+        .append(staged(), frames(&content.slice(..TINY_MAX), 50_000), None)
+        .await;
+    appended.outcome.unwrap();
+    let appended = bucket
+        .append(appended.staged, frames(b"x", 1), Some(&digest))
+        .await;
+    assert!(matches!(appended.outcome, Err(AppendError::TooLarge)));
+    assert_eq!(appended.staged.size(), TINY_MAX as u64);
+}
+
+/// Parts that have grown take the place of as many that have not.
+#[tokio::test]
+async fn parts_under_way_are_bounded_in_bytes() {
+    let engine = Arc::new(MemoryEngine::default());
+    let bucket = tiny(&engine);
+    let most = || engine.most_under_way.swap(0, Ordering::Relaxed);
+    let append = async |content: Bytes| {
+        let appended = bucket.append(staged(), frames(&content, 50_000), None);
+        appended.await.outcome.unwrap();
+    };
+    append(fresh(1_000 * TINY)).await;
+    assert_eq!(most(), LIMITS.parts_in_flight * TINY);
+    append(fresh(3_000 * TINY)).await;
+    assert!(most() <= LIMITS.parts_in_flight * TINY);
+    join_all((0..4).map(|_| append(fresh(3_000 * TINY)))).await;
+    assert_eq!(most(), LIMITS.parts_in_flight_total * TINY);
+    // A part that is larger than that is alone.
+    join_all((0..2).map(|_| append(fresh(20_000 * TINY)))).await;
+    assert_eq!(most(), 16 * TINY);
 }
 
 /// Answers every request in the same way, on a port of its own.
@@ -140,10 +244,9 @@ async fn put_at(address: std::net::SocketAddr) -> StoreError {
     };
     let engine = Arc::new(S3::new("bucket", &options).unwrap());
     let bucket = Bucket::new(engine, "", LIMITS);
-    let staged = Staged::new(uuid::Uuid::now_v7(), crate::oci::digest::Algorithm::Sha256);
-    let content = crate::store::conformance::frames(b"content", 7);
-    match bucket.append(staged, content, None).await.outcome {
-        Err(crate::store::AppendError::Store(error)) => error,
+    let content = frames(b"content", 7);
+    match bucket.append(staged(), content, None).await.outcome {
+        Err(AppendError::Store(error)) => error,
         outcome => panic!("{outcome:?}"),
     }
 }
