@@ -13,6 +13,7 @@
     reason = "a harness fails by panicking and says why, and is to be pleasant to use"
 )]
 
+pub mod ceph;
 pub mod door;
 pub mod node;
 pub mod postgres;

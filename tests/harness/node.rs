@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::client::Client;
 use crate::layout::hash_file;
 use crate::process::{Ended, Process};
+use crate::s3::{self, S3Server};
 
 /// What both kinds of node are made of.
 #[derive(Debug)]
@@ -212,6 +213,13 @@ impl OriginBuilder {
     pub fn location(mut self, url: impl Into<String>) -> Self {
         self.location_url = Some(url.into());
         self
+    }
+
+    /// Sets the location to a bucket.
+    #[must_use]
+    pub fn bucket(self, server: &S3Server, name: &str) -> Self {
+        let settings = server.settings(s3::SECRET).into_iter();
+        settings.fold(self.location(format!("s3://{name}/eu")), Self::set)
     }
 
     /// Sets a key on the command line, `key=value`.

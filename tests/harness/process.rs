@@ -53,7 +53,7 @@ pub enum Ended {
 
 /// A way to end a process from within what it is sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Handle(Pid);
+pub struct Handle(pub(crate) Pid);
 
 /// What a process said.
 #[derive(Debug)]

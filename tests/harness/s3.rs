@@ -1,28 +1,34 @@
-//! A server that speaks the S3 protocol, as a child process.
-//!
-//! It is moto's, which keeps objects in memory and is as strict as S3 about parts that are too short, wrong or gone.
+//! A server that speaks the S3 protocol: ceph's gateway, which checks signatures as S3 does.
 
-use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use http::Method;
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path;
+use object_store::signer::Signer as _;
 use outport_core::config::Secret;
 use outport_core::location::Options;
 use outport_core::location::engine::s3::{Credentials, Options as S3Options, Style};
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+
+use crate::ceph::Ceph;
+use crate::process::Handle;
 
 /// A server that speaks the S3 protocol.
 #[derive(Debug)]
-pub struct S3Server {
-    child: Child,
-    address: SocketAddr,
-}
+pub struct S3Server(Ceph);
+
+/// Who may do everything there.
+pub const KEY_ID: &str = "OUTPORTTESTS";
+/// What proves it, with characters that have to be encoded here and there.
+pub const SECRET: &str = "hush/Hush+hush=TopSecret%20";
+/// For how long the signature of a request is good.
+const SIGNATURE_LIFETIME: Duration = Duration::from_mins(1);
 
 // === impl S3Server ===
 
@@ -34,60 +40,42 @@ impl S3Server {
         if let Some(server) = shared.upgrade() {
             return server;
         }
-        let server = Arc::new(Self::start());
+        let server = Arc::new(Self::start().await);
         *shared = Arc::downgrade(&server);
         server
     }
 
     /// Starts a server of one's own.
-    ///
-    /// # Panics
-    ///
-    /// When it is not installed, or does not start.
-    pub fn start() -> Self {
-        let program = program();
-        assert!(
-            program.is_file(),
-            "{} is missing: run tests/run",
-            program.display()
-        );
-        let mut child = Command::new(program)
-            .args(["--host", "127.0.0.1", "--port", "0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = String::new();
-        let address = loop {
-            let Some(line) = lines.next() else {
-                panic!("the S3 server ended:{said}");
-            };
-            let line = line.unwrap();
-            if let Some((_, address)) = line.split_once("Running on http://") {
-                break address.trim().parse().unwrap();
-            }
-            write!(said, "\n  {line}").unwrap();
-        };
-        // It logs every request, and would stop when nobody reads that.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address }
+    pub async fn start() -> Self {
+        let start = spawn_blocking(|| Ceph::start(KEY_ID, SECRET));
+        Self(start.await.unwrap())
     }
 
     /// Returns the server's URL.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.0.address())
     }
 
-    /// Creates a bucket.
-    pub async fn create_bucket(&self, name: &str) {
-        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<&[u8]>>();
-        let request = http::Request::put(format!("{}/{name}", self.endpoint()))
+    /// Creates a bucket of a name that no other has, and returns it.
+    pub async fn bucket(&self) -> String {
+        let name = format!("bucket-{}", uuid::Uuid::now_v7());
+        let bucket = AmazonS3Builder::new()
+            .with_endpoint(self.endpoint())
+            .with_allow_http(true)
+            .with_access_key_id(KEY_ID)
+            .with_secret_access_key(SECRET)
+            .with_bucket_name(&name)
+            .build()
+            .unwrap();
+        let root = Path::default();
+        let url = bucket.signed_url(Method::PUT, &root, SIGNATURE_LIFETIME);
+        let request = http::Request::put(url.await.unwrap().as_str())
             .body(Empty::new())
             .unwrap();
+        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<&[u8]>>();
         let response = client.request(request).await.unwrap();
         assert!(response.status().is_success(), "{response:?}");
+        name
     }
 
     /// Returns the options that reach it.
@@ -97,8 +85,8 @@ impl S3Server {
                 endpoint: Some(self.endpoint()),
                 region: Some("us-east-1".to_owned()),
                 credentials: Credentials::Key {
-                    id: "test".to_owned(),
-                    secret: Secret::new("test-secret".to_owned()),
+                    id: KEY_ID.to_owned(),
+                    secret: Secret::new(SECRET.to_owned()),
                     token: None,
                 },
                 style: Style::Path,
@@ -108,19 +96,39 @@ impl S3Server {
             ..Options::default()
         }
     }
-}
 
-impl Drop for S3Server {
-    fn drop(&mut self) {
-        // It keeps nothing.
-        drop(self.child.kill());
-        drop(self.child.wait());
+    /// Returns what an origin is to be told, `key=value`, to reach it with a secret.
+    pub fn settings(&self, secret: &str) -> [String; 4] {
+        [
+            format!("location.s3.endpoint={}", self.endpoint()),
+            "location.s3.allow_http=true".to_owned(),
+            format!("location.s3.access_key_id={KEY_ID}"),
+            format!("location.s3.secret_access_key={secret}"),
+        ]
     }
-}
 
-/// Returns where `tests/run` installs the server: beside the profiles of the target directory.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let target = test.ancestors().nth(3).unwrap();
-    target.join("test-tools/moto/bin/moto_server")
+    /// Ends it on the spot; what is in its buckets stays.
+    pub fn kill(&mut self) {
+        self.0.kill_gateway();
+    }
+
+    /// Returns a way to end it from within what is sent; [`Self::kill`] is still to be called.
+    pub fn handle(&self) -> Handle {
+        self.0.gateway()
+    }
+
+    /// Refuses everybody, as it does when a key has been withdrawn.
+    pub fn refuse(&self) {
+        self.0.suspend_user(true);
+    }
+
+    /// Refuses nobody any more who has the secret.
+    pub fn accept(&self) {
+        self.0.suspend_user(false);
+    }
+
+    /// Starts it again, where it was.
+    pub fn start_again(&mut self) {
+        self.0.start_gateway();
+    }
 }

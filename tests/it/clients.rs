@@ -3,6 +3,7 @@
 //! Each test has an origin and an edge of its own. What arrives is told by digests: the manifest's as the registry names it,
 //! the config's as clients name an image; clients hold every layer to the config themselves when they unpack it.
 
+mod bucket;
 mod buildah;
 mod containerd;
 mod docker;

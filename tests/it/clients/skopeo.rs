@@ -103,7 +103,7 @@ async fn an_artifact_is_found_by_its_subject() {
 
 /// Pulls an image into a new layout and holds it to having all the parts, each with the right content.
 #[track_caller]
-fn assert_pulled(tools: &Containers, from: &str, to: &str, image: &str) {
+pub(super) fn assert_pulled(tools: &Containers, from: &str, to: &str, image: &str) {
     let images = Images::shared();
     let path = tools.sandbox().join(to);
     tools.copy(from, &format!("oci:{}:{image}", path.display()));
