@@ -25,8 +25,10 @@ use std::time::Duration;
 
 use outport_core::admin::{self, Readiness};
 use outport_core::location::{self, Location};
+use outport_core::net::respond::chain;
 use outport_core::net::serve::Server;
 use outport_core::process;
+use outport_core::store::StoreError;
 use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics;
 use tokio::net::TcpListener;
@@ -82,6 +84,9 @@ pub enum BuildError {
     /// The location cannot be used.
     #[error("open the location")]
     Location(#[from] location::OpenError),
+    /// The location refuses us.
+    #[error("use the location {0}")]
+    Refused(String, #[source] StoreError),
     /// The runtime ends already.
     #[error("shutting down")]
     Ending,
@@ -89,6 +94,9 @@ pub enum BuildError {
 
 /// How long tasks may take to end when all clients are gone.
 const TASKS_DRAIN: Duration = Duration::from_secs(5);
+
+/// How long a location may take to answer when an origin starts.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 // === impl Origin ===
 
@@ -99,6 +107,7 @@ impl Origin {
         let location = tokio::task::spawn_blocking(move || Location::open(url, &options));
         let location = location.await.or(Err(BuildError::Ending))??;
         let store = Arc::clone(location.store());
+        check(&location).await?;
         let database = Sql::open(&config.database).await?;
         let metadata: Arc<dyn Metadata> = Arc::new(database.clone());
         let names = Names::new(Arc::clone(&metadata), config.names, &seams.tasks);
@@ -184,6 +193,27 @@ impl Origin {
         database.close().await;
         tracing::info!(region = config.region, "origin is down");
     }
+}
+
+/// Tells a location that will not have us, which nobody but an operator can change, from one that is away for now: an origin
+/// starts without that, and answers from its database meanwhile.
+async fn check(location: &Location) -> Result<(), BuildError> {
+    let checked = tokio::time::timeout(CHECK_TIMEOUT, location.check()).await;
+    match checked {
+        Ok(Err(error)) if !error.is_transient() => {
+            return Err(BuildError::Refused(location.name(), error));
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(
+                location = location.name(),
+                error = chain(&error),
+                "location is away"
+            );
+        }
+        Err(_elapsed) => tracing::warn!(location = location.name(), "location does not answer"),
+        Ok(Ok(())) => {}
+    }
+    Ok(())
 }
 
 /// Runs an origin as this process, on the ports of its configuration, until the process is told to end.

@@ -1,3 +1,5 @@
 //! A location in a bucket, over the network, with signatures that are checked.
 
+mod away;
 mod conformance;
+mod secrets;

@@ -30,6 +30,28 @@ const UNAVAILABLE: [&str; 5] = [
     "OperationAborted",
 ];
 
+/// Codes that only an operator can do something about, and what they mean.
+const REFUSED: [(&str, &str); 7] = [
+    (
+        "SignatureDoesNotMatch",
+        "the secret access key does not belong to the access key id",
+    ),
+    ("InvalidAccessKeyId", "there is no such access key id"),
+    ("ExpiredToken", "the session token has expired"),
+    ("InvalidToken", "the session token is not valid"),
+    ("RequestTimeTooSkewed", "the clock of this machine is wrong"),
+    ("NoSuchBucket", "there is no such bucket"),
+    ("AccessDenied", "the bucket's rules do not allow this"),
+];
+
+/// What an operator has to know about a failure.
+#[derive(Debug, thiserror::Error)]
+#[error("{meaning}")]
+struct Refused {
+    meaning: &'static str,
+    source: Error,
+}
+
 /// Tells apart what a caller tells apart.
 pub(super) fn store_error(error: Error) -> StoreError {
     let text = chain(&error);
@@ -43,7 +65,15 @@ pub(super) fn store_error(error: Error) -> StoreError {
     {
         StoreError::Unavailable(error.into())
     } else {
-        StoreError::Failed(error.into())
+        let refused = REFUSED.iter().find(|(code, _)| text.contains(code));
+        StoreError::Failed(match refused {
+            Some((_, meaning)) => Refused {
+                meaning,
+                source: error,
+            }
+            .into(),
+            None => error.into(),
+        })
     }
 }
 
