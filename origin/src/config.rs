@@ -59,6 +59,9 @@ pub struct ManifestsConfig {
 /// The largest first part of a blob: the last can be so many times as large that stores would take no larger ones.
 const PART_MAX: ByteSize = ByteSize::mib(320);
 
+/// The largest object, or range of one, that stores copy by one request.
+const COPY_MAX: ByteSize = ByteSize::gib(5);
+
 // === impl Config ===
 
 impl Config {
@@ -144,12 +147,16 @@ fn limits(section: &mut Section<'_>) -> Limits {
             "expected at most 320MiB: parts grow, and stores take none over 5GiB",
         );
     }
+    let copy = section.take("copy", ByteSize::gib(1));
+    if copy > COPY_MAX {
+        section.problem("copy", "expected at most 5GiB: stores copy no more at once");
+    }
     let count = |section: &mut Section<'_>, key, default| positive(section, key, default) as usize;
     Limits {
         part_bytes: part.as_usize(),
         parts_in_flight: count(section, "parts_of_an_upload", 4),
         parts_in_flight_total: count(section, "parts", 8),
-        copy_bytes: section.take("copy", ByteSize::gib(1)).as_u64(),
+        copy_bytes: copy.as_u64(),
         copies_in_flight: count(section, "copies", 8),
     }
 }
@@ -270,6 +277,7 @@ mod tests {
             "database.url=mongodb://x",
             "location.url=ftp://x",
             "location.part=1MiB",
+            "location.copy=6GiB",
             "location.s3.access_key_id=id",
             "manifests.missing_blobs=maybe",
             "lists.page=0",
