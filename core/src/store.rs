@@ -28,7 +28,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -51,6 +51,10 @@ pub trait ContentStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// `destination` is the digest that the content is going to be committed under with this append, when it is known:
     /// a store that can only write a name once then writes the final one.
+    ///
+    /// An earlier commit may have taken the staged bytes away without anybody hearing of it, and the same content comes
+    /// again. It is [`AppendError::Gone`] then, and with a `destination` the value that comes back stands for no bytes, but
+    /// has the digest of all of them: a commit of it succeeds if just those bytes were published, and is refused otherwise.
     async fn append(
         &self,
         staged: Staged,
@@ -274,6 +278,41 @@ impl TryFrom<StagedRecord> for Staged {
             hasher: Hasher::thaw(algorithm, &hasher).or(Err(BadStagedRecord))?,
             engine,
         })
+    }
+}
+
+// === impl Appended ===
+
+impl Appended {
+    /// Ends an append to bytes that are gone; `content` is what is left of what would follow `staged`.
+    ///
+    /// The value gets an id of its own, under which there is nothing that could be mistaken for its bytes.
+    pub(crate) async fn gone(
+        staged: Staged,
+        mut content: Content<'_>,
+        destination: Option<&Digest>,
+    ) -> Self {
+        let (mut size, mut hasher) = (staged.size, staged.hasher.clone());
+        while destination.is_some() {
+            match content.next().await {
+                Some(Ok(frame)) => {
+                    hasher.update(&frame);
+                    size += frame.len() as u64;
+                }
+                Some(Err(error)) => {
+                    return Self {
+                        staged,
+                        outcome: Err(AppendError::Content(error)),
+                    };
+                }
+                None => break,
+            }
+        }
+        let nothing = Staged::new(Uuid::now_v7(), staged.algorithm());
+        Self {
+            staged: nothing.advanced(size, hasher),
+            outcome: Err(AppendError::Gone),
+        }
     }
 }
 

@@ -43,7 +43,7 @@ macro_rules! content_store_tests {
     ($instances:path) => {
         $crate::content_store_tests!(@each $instances;
             small_chunks, one_append, many_tiny_appends, frames_of_all_sizes, large, empty, empty_without_append,
-            mismatch, resume_elsewhere, resume_over_unaccounted, resume_large_elsewhere, commit_twice, commit_same_digest_at_once,
+            mismatch, resume_elsewhere, resume_over_unaccounted, resume_large_elsewhere, commit_twice, append_after_commit, commit_same_digest_at_once,
             commit_what_is_here, ranges, missing, delete, discard, sha512_staged, sha512_named_late,
             broken_content, broken_large_content, dropped_append, one_append_at_a_time, gone);
     };
@@ -334,6 +334,45 @@ pub async fn sha512_named_late(stores: &Instances) {
         let staged = append(stores, stage(Algorithm::Sha256), &content).await;
         stores.other.commit(staged, &digest).await.unwrap();
         assert_eq!(read(stores, &digest, 0..size as u64).await, content);
+    }
+}
+
+/// The last append is made again after a commit that nobody heard of: it names the same bytes, and no others.
+pub async fn append_after_commit(stores: &Instances) {
+    for size in [1_000, stores.large_bytes] {
+        let content = fresh(size);
+        let digest = Algorithm::Sha256.digest(&content);
+        let (head, tail) = content.split_at(size / 2);
+        let start = append(stores, stage(Algorithm::Sha256), head).await;
+        let last = stores
+            .one
+            .append(start.clone(), frames(tail, 70_000), Some(&digest))
+            .await;
+        stores.one.commit(all(last), &digest).await.unwrap();
+
+        for (tail, is_same) in [
+            (Bytes::copy_from_slice(tail), true),
+            (fresh(tail.len()), false),
+            (Bytes::new(), false),
+        ] {
+            let again = stores
+                .other
+                .append(thawed(&start), frames(&tail, 70_000), Some(&digest))
+                .await;
+            assert!(
+                matches!(again.outcome, Ok(()) | Err(AppendError::Gone)),
+                "{again:?}"
+            );
+            let is_gone = again.outcome.is_err();
+            let committed = stores.other.commit(again.staged.clone(), &digest).await;
+            assert_eq!(committed.is_ok(), is_same, "{committed:?}");
+            let own = Algorithm::Sha256.digest(&[head, &tail[..]].concat());
+            if is_gone && !is_same {
+                let committed = stores.other.commit(again.staged, &own).await;
+                assert!(matches!(committed, Err(CommitError::Gone)), "{committed:?}");
+            }
+            assert_eq!(read(stores, &digest, 0..size as u64).await, content);
+        }
     }
 }
 

@@ -266,6 +266,7 @@ impl ContentStore for Disk {
             .await;
         let file = match locked {
             Ok(file) => file,
+            Err(AppendError::Gone) => return Appended::gone(staged, content, destination).await,
             Err(error) => {
                 return Appended {
                     staged,

@@ -104,6 +104,7 @@ impl ContentStore for Memory {
         let staged = staged.aimed_at(destination);
         let lock = match self.lock(&staged) {
             Ok(lock) => lock,
+            Err(AppendError::Gone) => return Appended::gone(staged, content, destination).await,
             Err(error) => {
                 return Appended {
                     staged,

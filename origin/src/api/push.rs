@@ -187,7 +187,7 @@ impl Push {
         content: Content<'_>,
     ) -> Result<Reply, ApiError> {
         let Upload { staged, revision } = upload;
-        let before = staged.size();
+        let (id, before) = (staged.id(), staged.size());
         let destination = match &end {
             End::Open => None,
             End::Commit(digest) | End::Whole(digest) => Some(digest),
@@ -196,10 +196,10 @@ impl Push {
         if let End::Whole(digest) = end {
             return self.take_whole(repository, staged, outcome, digest).await;
         }
+        let is_gone = matches!(outcome, Err(AppendError::Gone));
         let is_whole = outcome.is_ok();
         // A commit that follows makes writing down the offset superfluous.
-        if staged.size() > before && !(is_whole && destination.is_some()) {
-            let id = staged.id();
+        if staged.size() > before && !is_gone && !(is_whole && destination.is_some()) {
             let advanced = self
                 .metadata
                 .advance_upload(id, revision, &staged, clock::now())
@@ -214,9 +214,10 @@ impl Push {
         }
         match (end, outcome) {
             // Bytes that are gone may have been published by a request before, which did not come to the link: clients
-            // repeat a `PUT` that was answered with a 503, and so the commit is asked.
+            // repeat a `PUT` that was not answered, or with a 503, and so the commit is asked. It goes by the bytes that
+            // this session has brought, all of them: knowing a digest is not having a blob.
             (End::Commit(digest), Ok(()) | Err(AppendError::Gone)) => {
-                self.commit(repository, staged, digest).await
+                self.commit(repository, id, staged, digest).await
             }
             (_, Ok(())) => Ok(session(StatusCode::ACCEPTED, &repository, &staged)),
             (_, Err(error)) => Err(error.into_api_error()),
@@ -232,7 +233,10 @@ impl Push {
         digest: Digest,
     ) -> Result<Reply, ApiError> {
         let reply = match outcome.or_respond() {
-            Ok(()) => self.commit(repository, staged.clone(), digest).await,
+            Ok(()) => {
+                self.commit(repository, staged.id(), staged.clone(), digest)
+                    .await
+            }
             Err(error) => Err(error),
         };
         if reply.is_err()
@@ -243,13 +247,15 @@ impl Push {
         reply
     }
 
+    /// Publishes what is staged, links it, and ends the session `id`.
     async fn commit(
         &self,
         repository: RepoName,
+        id: Uuid,
         staged: Staged,
         digest: Digest,
     ) -> Result<Reply, ApiError> {
-        let (id, size) = (staged.id(), staged.size());
+        let size = staged.size();
         if let Err(error) = self.store.commit(staged, &digest).await {
             if !matches!(error, CommitError::Store(_)) {
                 // Nothing is left of what was staged: the session cannot go on.

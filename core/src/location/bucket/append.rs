@@ -7,7 +7,7 @@ use std::mem;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use object_store::multipart::PartId;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt as _, PutPayload};
@@ -25,7 +25,7 @@ use super::state::{PARTS_MAX, State, part_bytes};
 pub(super) async fn append(
     bucket: &Bucket,
     staged: Staged,
-    content: Content<'_>,
+    mut content: Content<'_>,
     destination: Option<&Digest>,
 ) -> Appended {
     let mut writer = match Writer::new(bucket, &staged, destination) {
@@ -37,8 +37,19 @@ pub(super) async fn append(
             };
         }
     };
-    let outcome = writer.run(content).await;
-    let Writer { state, durable, .. } = writer;
+    let outcome = writer.run(&mut content).await;
+    let Writer {
+        state,
+        durable,
+        received,
+        frame,
+        ..
+    } = writer;
+    if matches!(outcome, Err(AppendError::Gone)) {
+        let staged = staged.advanced(received.size, received.hasher);
+        let rest = stream::iter([Ok(frame)]).chain(content);
+        return Appended::gone(staged, Box::pin(rest), destination).await;
+    }
     match state.into_value() {
         Ok(engine) => Appended {
             staged: staged
@@ -78,6 +89,8 @@ struct Writer<'a> {
     durable: Position,
     /// What was received.
     received: Position,
+    /// What came last, without what of it is received.
+    frame: Bytes,
     /// Received, and not yet in a part under way.
     gathered: Vec<Bytes>,
     gathered_bytes: usize,
@@ -110,6 +123,7 @@ impl<'a> Writer<'a> {
             state,
             durable: position.clone(),
             received: position,
+            frame: Bytes::new(),
             gathered: Vec::new(),
             gathered_bytes: 0,
             under_way: FuturesOrdered::new(),
@@ -117,17 +131,16 @@ impl<'a> Writer<'a> {
         })
     }
 
-    async fn run(&mut self, mut content: Content<'_>) -> Result<(), AppendError> {
-        let Some(first) = self.next_frame(&mut content).await? else {
+    async fn run(&mut self, content: &mut Content<'_>) -> Result<(), AppendError> {
+        if !self.next_frame(content).await? {
             return Ok(());
-        };
+        }
         if self.state.ended || self.state.published {
             return Err(AppendError::Gone);
         }
         self.forget_replaced().await;
         self.fetch_tail().await?;
-        let taken = self.take(first, &mut content).await;
-        match taken {
+        match self.take(content).await {
             Ok(()) => {
                 self.settle().await?;
                 self.put_end().await
@@ -141,43 +154,45 @@ impl<'a> Writer<'a> {
         }
     }
 
-    async fn take(&mut self, first: Bytes, content: &mut Content<'_>) -> Result<(), AppendError> {
-        let mut next = Some(first);
-        while let Some(mut frame) = next {
-            while !frame.is_empty() {
-                self.gather(&mut frame).await?;
+    async fn take(&mut self, content: &mut Content<'_>) -> Result<(), AppendError> {
+        loop {
+            while !self.frame.is_empty() {
+                self.gather().await?;
             }
-            next = self.next_frame(content).await?;
+            if !self.next_frame(content).await? {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
-    /// Returns the next bytes, and sees to the parts under way meanwhile.
-    async fn next_frame(
-        &mut self,
-        content: &mut Content<'_>,
-    ) -> Result<Option<Bytes>, AppendError> {
+    /// Waits for the next bytes, and sees to the parts under way meanwhile; returns whether there are any.
+    async fn next_frame(&mut self, content: &mut Content<'_>) -> Result<bool, AppendError> {
         loop {
             tokio::select! {
                 biased;
                 Some(put) = self.under_way.next() => self.account(put?),
                 frame = content.next() => match frame {
                     Some(Ok(frame)) if frame.is_empty() => {}
-                    frame => return frame.transpose().map_err(AppendError::Content),
+                    Some(Ok(frame)) => {
+                        self.frame = frame;
+                        return Ok(true);
+                    }
+                    Some(Err(error)) => return Err(AppendError::Content(error)),
+                    None => return Ok(false),
                 },
             }
         }
     }
 
-    /// Takes as much of `frame` as the part has room for.
-    async fn gather(&mut self, frame: &mut Bytes) -> Result<(), AppendError> {
+    /// Takes as much of the frame as the part has room for.
+    async fn gather(&mut self) -> Result<(), AppendError> {
         if self.index >= PARTS_MAX {
             return Err(AppendError::TooLarge);
         }
         let part_bytes = part_bytes(self.bucket.0.limits.part_bytes, self.index);
         // A tail from a time of larger parts may be larger than a part is now.
         let room = part_bytes.saturating_sub(self.gathered_bytes);
-        let bytes = frame.split_to(room.min(frame.len()));
+        let bytes = self.frame.split_to(room.min(self.frame.len()));
         self.received.hasher.update(&bytes);
         self.received.size += bytes.len() as u64;
         self.gathered_bytes += bytes.len();

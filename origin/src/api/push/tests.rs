@@ -36,6 +36,15 @@ impl Rig {
         std::fs::read_dir(uploads).unwrap().count()
     }
 
+    /// Puts content into the store only: as far as an origin comes that is killed before the link.
+    async fn publish(&self, staged: Staged, content: &'static [u8], digest: &Digest) {
+        let content = stream::iter([Ok(Bytes::from_static(content))]);
+        let store = &self.push.store;
+        let appended = store.append(staged, Box::pin(content), Some(digest)).await;
+        appended.outcome.unwrap();
+        store.commit(appended.staged, digest).await.unwrap();
+    }
+
     /// Pushes `content` as a chunk of a new session, and returns the session.
     async fn staged(&self, content: &'static [u8]) -> Upload {
         let staged = Staged::new(Uuid::now_v7(), Algorithm::Sha256);
@@ -55,9 +64,20 @@ impl Rig {
     }
 
     async fn put(&self, id: Uuid, digest: Digest) -> Result<StatusCode, ErrorCode> {
+        self.put_with(id, digest, b"").await
+    }
+
+    /// Ends a session with a last chunk.
+    async fn put_with(
+        &self,
+        id: Uuid,
+        digest: Digest,
+        content: &'static [u8],
+    ) -> Result<StatusCode, ErrorCode> {
         let chunk = Chunk::default();
+        let body = Bytes::from_static(content).into();
         let reply = match self.push.finish(repository(), id, digest, &chunk).await {
-            Ok(Finish::Accepted(accepted)) => self.push.take(*accepted, Body::empty()).await,
+            Ok(Finish::Accepted(accepted)) => self.push.take(*accepted, body).await,
             Ok(Finish::Already(reply)) => Ok(reply),
             Err(error) => Err(error),
         };
@@ -92,6 +112,37 @@ async fn a_put_is_repeated_after_an_end_between_publishing_and_linking() {
 }
 
 #[tokio::test]
+async fn a_put_with_the_last_chunk_is_repeated_after_an_end_between_publishing_and_linking() {
+    let rig = Rig::new().await;
+    let digest = Algorithm::Sha256.digest(b"layer");
+    let upload = rig.staged(b"lay").await;
+    let id = upload.staged.id();
+    rig.publish(upload.staged.clone(), b"er", &digest).await;
+    for expected in [Ok(StatusCode::CREATED), Ok(StatusCode::CREATED)] {
+        assert_eq!(rig.put_with(id, digest, b"er").await, expected);
+    }
+    let linked = rig.push.metadata.blob(&repository(), &digest).await;
+    assert_eq!(linked.unwrap().map(|blob| blob.size), Some(5));
+    let session = rig.push.metadata.upload(&repository(), id).await;
+    assert!(session.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_repeated_put_with_another_chunk_names_nothing() {
+    for chunk in [&b"el"[..], b"", b"e"] {
+        let rig = Rig::new().await;
+        let digest = Algorithm::Sha256.digest(b"layer");
+        let upload = rig.staged(b"lay").await;
+        let id = upload.staged.id();
+        rig.publish(upload.staged, b"er", &digest).await;
+        let put = rig.put_with(id, digest, chunk).await;
+        assert_eq!(put, Err(ErrorCode::BlobUploadUnknown), "{chunk:?}");
+        let linked = rig.push.metadata.blob(&repository(), &digest).await;
+        assert_eq!(linked.unwrap(), None);
+    }
+}
+
+#[tokio::test]
 async fn a_put_of_bytes_that_are_gone_names_nothing() {
     let rig = Rig::new().await;
     let upload = rig.staged(b"layer").await;
@@ -99,10 +150,7 @@ async fn a_put_of_bytes_that_are_gone_names_nothing() {
     // Somebody else's blob: knowing its digest is not having it.
     let secret = Algorithm::Sha256.digest(b"secret");
     let staged = Staged::new(Uuid::now_v7(), Algorithm::Sha256);
-    let content = stream::iter([Ok(Bytes::from_static(b"secret"))]);
-    let appended = rig.push.store.append(staged, Box::pin(content), None).await;
-    let published = rig.push.store.commit(appended.staged, &secret).await;
-    published.unwrap();
+    rig.publish(staged, b"secret", &secret).await;
     rig.push.store.discard(upload.staged).await.unwrap();
     assert_eq!(rig.put(id, secret).await, Err(ErrorCode::BlobUploadUnknown));
     let linked = rig.push.metadata.blob(&repository(), &secret).await;
