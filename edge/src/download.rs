@@ -37,6 +37,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::cache::Cache;
 use crate::coalesce::Role;
 use crate::metrics::{DownloadMetrics, OutcomeLabel, SourceKind};
+use crate::names::Moment;
 use crate::resolve::Resolver;
 use crate::source::OriginError;
 use crate::source::sources::{Reach, Sources};
@@ -77,6 +78,7 @@ pub struct DownloadConfig {
 #[derive(Debug)]
 pub struct Download {
     repo: RepoName,
+    moment: Moment,
     head: watch::Receiver<Head>,
     attendee: Attendee,
 }
@@ -86,6 +88,8 @@ pub struct Download {
 struct Entry {
     id: u64,
     repo: RepoName,
+    /// When it was started: its source said, or is going to say, that `repo` linked the blob then.
+    moment: Moment,
     head: watch::Receiver<Head>,
     attendance: Attendance,
 }
@@ -119,6 +123,14 @@ struct Inner {
     /// How many connections bring something in.
     connections: AtomicUsize,
     metrics: DownloadMetrics,
+}
+
+/// What a download begins with.
+struct Begin {
+    repo: RepoName,
+    moment: Moment,
+    reach: Reach,
+    attendance: Attendance,
 }
 
 /// Takes a download out when it ends, whichever way; not one that has followed it.
@@ -187,9 +199,11 @@ impl Downloads {
         }
         let (sender, head) = watch::channel(Head::Asking);
         let attendance = Attendance::new();
+        let moment = self.0.resolver.moment_of_links(repo);
         let entry = Entry {
             id: self.0.ids.fetch_add(1, Ordering::Relaxed),
             repo: repo.clone(),
+            moment,
             head: head.clone(),
             attendance: attendance.clone(),
         };
@@ -201,30 +215,36 @@ impl Downloads {
         running.insert(*digest, entry);
         drop(running);
         let attendee = attendance.first();
-        let task = self
-            .clone()
-            .run(guard, (repo.clone(), reach), attendance, sender);
+        let begin = Begin {
+            repo: repo.clone(),
+            moment,
+            reach,
+            attendance,
+        };
+        let task = self.clone().run(guard, begin, sender);
         drop(self.0.tasks.spawn("download", task));
         let download = Download {
             repo: repo.clone(),
+            moment,
             head,
             attendee,
         };
         (download, Role::Asked)
     }
 
-    async fn run(
-        self,
-        entry: Running,
-        (repo, reach): (RepoName, Reach),
-        attendance: Attendance,
-        head: watch::Sender<Head>,
-    ) {
+    async fn run(self, entry: Running, begin: Begin, head: watch::Sender<Head>) {
+        let Begin {
+            repo,
+            moment,
+            reach,
+            attendance,
+        } = begin;
         self.0.metrics.running.inc();
         let ending = self.0.tasks.token();
         let fill = fill::Fill {
             parts: &self.0,
             repo: &repo,
+            moment,
             digest: &entry.digest,
             reach,
             asked: &Mutex::default(),
@@ -291,6 +311,7 @@ impl Entry {
         }
         Some(Download {
             repo: self.repo.clone(),
+            moment: self.moment,
             head: self.head.clone(),
             attendee: self.attendance.enter()?,
         })
@@ -300,9 +321,9 @@ impl Entry {
 // === impl Download ===
 
 impl Download {
-    /// Returns the repository that it was started from.
-    pub const fn repo(&self) -> &RepoName {
-        &self.repo
+    /// Whether it was started from what `repo` links, and nothing was deleted there since.
+    pub fn is_of(&self, repo: &RepoName, resolver: &Resolver) -> bool {
+        self.repo == *repo && resolver.has_kept_links_since(self.moment)
     }
 
     /// Returns what it has come to, once the source has answered.

@@ -1,18 +1,22 @@
 //! What the edge does not do itself: pushes, deletes and lists go to the origin, streamed both ways.
 //!
 //! Invariants: a request is passed on with its path, its end-to-end headers and its body as they are, and so is the answer;
-//! headers that belong to one connection stay on it. Local knowledge that an answer has made old is dropped before the
-//! answer is given.
+//! headers that belong to one connection stay on it. Local knowledge that an answer has made old is dropped, or replaced by
+//! the manifest that was pushed, before the answer is given.
 //!
 //! Failure: an origin that cannot be asked is a 503; a body that breaks off breaks the other side off too. Cancellation: a
 //! client that leaves ends its request at the origin; a change that was made all the same is heard of when the origin is
 //! next asked.
 
+mod pushed;
+
 use http::header::{CONNECTION, EXPECT, HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response};
 use outport_core::body::Body;
+use outport_core::oci::reference::{Reference, RepoName, Tag};
 use outport_core::oci::route::Route;
 
+use self::pushed::Passing;
 use crate::resolve::Resolver;
 use crate::source::{OUTPORT_HOPS, OriginError};
 
@@ -42,28 +46,63 @@ pub async fn forward(
     // The server loop has answered it when the body was first read.
     headers.remove(EXPECT);
     headers.insert(OUTPORT_HOPS, HeaderValue::from(hops + 1));
-    let mut response = resolver.origin().send(request).await?;
-    strip_connection(response.headers_mut());
+    if let Route::PushManifest {
+        repository,
+        reference,
+        tags,
+    } = route
+    {
+        return push_manifest(resolver, repository, (reference, tags), request).await;
+    }
+    let response = send(resolver, request).await?;
     if response.status().is_success() {
-        forget_changed(resolver, route).await;
+        forget_deleted(resolver, route).await;
     }
     Ok(response)
 }
 
-/// Drops what a change that went through has made old.
-async fn forget_changed(resolver: &Resolver, route: &Route) {
-    match route {
-        Route::PushManifest {
-            repository,
-            reference,
-            tags,
-        } => {
-            for tag in tags {
-                let reference = outport_core::oci::reference::Reference::Tag(tag.clone());
-                resolver.forget_manifest(repository, &reference).await;
-            }
-            resolver.forget_manifest(repository, reference).await;
+/// Passes a manifest on, and remembers it when the origin has taken it.
+async fn push_manifest(
+    resolver: &Resolver,
+    repo: &RepoName,
+    (reference, more_tags): (&Reference, &[Tag]),
+    mut request: Request<Body>,
+) -> Result<Response<Body>, OriginError> {
+    let mut tags = more_tags.to_vec();
+    if let Reference::Tag(tag) = reference {
+        tags.push(tag.clone());
+    }
+    let pushing = resolver.pushing(repo, tags);
+    let passing = Passing::watch(&mut request, resolver.manifest_bytes_max());
+    let response = send(resolver, request).await?;
+    if !response.status().is_success() {
+        return Ok(response);
+    }
+    let is_set = |tag: &Tag| pushed::is_set(response.headers(), tag.as_str());
+    match passing.taken(&response) {
+        Some(manifest) if more_tags.iter().all(is_set) => {
+            resolver.manifest_pushed(pushing, &manifest).await;
         }
+        _ => {
+            for tag in more_tags {
+                let reference = Reference::Tag(tag.clone());
+                resolver.forget_manifest(repo, &reference).await;
+            }
+            resolver.forget_manifest(repo, reference).await;
+        }
+    }
+    Ok(response)
+}
+
+async fn send(resolver: &Resolver, request: Request<Body>) -> Result<Response<Body>, OriginError> {
+    let mut response = resolver.origin().send(request).await?;
+    strip_connection(response.headers_mut());
+    Ok(response)
+}
+
+/// Drops what a delete that went through has made old.
+async fn forget_deleted(resolver: &Resolver, route: &Route) {
+    match route {
         Route::DeleteManifest {
             repository,
             reference,

@@ -3,14 +3,15 @@
 //! What: [`Names`] remembers positive answers, in memory in front and in one file beside the cached blobs, so that an edge
 //! that was restarted while the origin is away still serves what it holds. A warm hit reads memory only.
 //!
-//! Invariants: a link or tag that was dropped is not found by whoever asks after the drop returned; memory is always at
-//! least as new as the file. Both are bounded: memory by the number of entries, the file by its number of rows and by
+//! Invariants: a link or tag that was dropped is not found by whoever asks after the drop returned, and no answer to a
+//! question from before it brings it back (`fence`); memory is always at least as new as the file. Both are bounded: memory by the number of entries, the file by its number of rows and by
 //! forgetting the links of blobs that left the cache.
 //!
 //! Failure: this is a cache. A file that cannot be used is replaced by an empty one; a row that cannot be read or written
 //! counts as absent, and the origin is asked again. Crash: what was written in the last moments may be lost; a drop that was
 //! lost with them comes back until the origin is asked, which for tags is each time.
 
+mod fence;
 mod file;
 
 use std::path::Path;
@@ -25,6 +26,8 @@ use outport_core::tasks::Tasks;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use fence::Fences;
+pub use fence::Moment;
 pub use file::OpenError;
 use file::{Change, NamesFile};
 
@@ -84,6 +87,9 @@ struct Inner {
     /// None: dropped, and not yet so in the file.
     links: Cache<LinkKey, Option<Link>>,
     tags: Cache<(RepoName, Tag), Option<Digest>>,
+    /// Those of links count by repository: who asks for a tag does not know yet which digest it is going to hear of.
+    link_fences: Fences,
+    tag_fences: Fences,
     file: Arc<NamesFile>,
     changes: mpsc::Sender<Queued>,
 }
@@ -113,6 +119,8 @@ impl Names {
         let names = Self(Arc::new(Inner {
             links: Cache::new(config.entries_in_memory),
             tags: Cache::new(config.entries_in_memory),
+            link_fences: Fences::new(),
+            tag_fences: Fences::new(),
             file: Arc::clone(&file),
             changes: sender,
         }));
@@ -135,18 +143,37 @@ impl Names {
         entry.into_value()
     }
 
-    /// Remembers a link.
-    pub fn put_link(&self, key: LinkKey, link: Link) {
-        if self.0.links.get(&key).flatten().as_ref() == Some(&link) {
-            return;
-        }
-        self.0.links.insert(key.clone(), Some(link.clone()));
-        self.queue(Change::PutLink(key, link));
+    /// Returns what to remember a repository's links by, before the origin is asked for any.
+    pub fn moment_of_links(&self, repo: &RepoName) -> Moment {
+        self.0.link_fences.moment(repo)
+    }
+
+    /// Returns what to remember a tag by, before the origin is asked for it.
+    pub fn moment_of_tag(&self, repo: &RepoName, tag: &Tag) -> Moment {
+        self.0.tag_fences.moment(&(repo, tag))
+    }
+
+    /// Whether no link of the repository was dropped since.
+    pub fn has_kept_links_since(&self, moment: Moment) -> bool {
+        self.0.link_fences.is_unchanged(moment)
+    }
+
+    /// Remembers a link, unless one of the repository was dropped since `moment`; returns whether it did.
+    pub fn put_link(&self, key: LinkKey, link: Link, moment: Moment) -> bool {
+        self.0.link_fences.put(moment, || {
+            if self.0.links.get(&key).flatten().as_ref() != Some(&link) {
+                self.0.links.insert(key.clone(), Some(link.clone()));
+                self.queue(Change::PutLink(key, link));
+            }
+            false
+        })
     }
 
     /// Drops a link.
     pub async fn drop_link(&self, key: LinkKey) {
-        self.0.links.insert(key.clone(), None);
+        self.0.link_fences.change(&key.repo, || {
+            self.0.links.insert(key.clone(), None);
+        });
         self.apply(Change::DropLink(key)).await;
     }
 
@@ -168,19 +195,37 @@ impl Names {
         self.0.tags.entry(key).or_insert(Some(found)).into_value()
     }
 
-    /// Remembers where a tag points.
-    pub fn put_tag(&self, repo: &RepoName, tag: &Tag, digest: Digest) {
-        let key = (repo.clone(), tag.clone());
-        if self.0.tags.get(&key).flatten() == Some(digest) {
-            return;
-        }
-        self.0.tags.insert(key, Some(digest));
-        self.queue(Change::PutTag(repo.clone(), tag.clone(), digest));
+    /// Remembers where a tag points, unless it was changed since `moment`; returns whether it did.
+    pub fn put_tag(&self, repo: &RepoName, tag: &Tag, digest: Digest, moment: Moment) -> bool {
+        self.0.tag_fences.put(moment, || {
+            let key = (repo.clone(), tag.clone());
+            let is_new = self.0.tags.get(&key).flatten() != Some(digest);
+            if is_new {
+                self.0.tags.insert(key, Some(digest));
+                self.queue(Change::PutTag(repo.clone(), tag.clone(), digest));
+            }
+            is_new
+        })
+    }
+
+    /// Remembers where a tag was moved to by a request that was sent at `moment`, so that no question from before brings the
+    /// old place back; returns whether it did. When it was changed by others since, nobody knows who came last.
+    pub fn move_tag(&self, repo: &RepoName, tag: &Tag, digest: Digest, moment: Moment) -> bool {
+        self.0.tag_fences.put(moment, || {
+            let (repo, tag) = (repo.clone(), tag.clone());
+            self.0
+                .tags
+                .insert((repo.clone(), tag.clone()), Some(digest));
+            self.queue(Change::PutTag(repo, tag, digest));
+            true
+        })
     }
 
     /// Drops a tag.
     pub async fn drop_tag(&self, repo: &RepoName, tag: &Tag) {
-        self.0.tags.insert((repo.clone(), tag.clone()), None);
+        self.0.tag_fences.change(&(repo, tag), || {
+            self.0.tags.insert((repo.clone(), tag.clone()), None);
+        });
         self.apply(Change::DropTag(repo.clone(), tag.clone())).await;
     }
 
@@ -321,9 +366,11 @@ mod tests {
         let digest = key("a", 1).digest;
 
         let opened = Opened::new(&path);
-        opened.names.put_link(key("a/b", 1), link());
-        opened.names.put_link(key("a/b", 2), link());
-        opened.names.put_tag(&repo, &tag, digest);
+        let links = opened.names.moment_of_links(&repo);
+        assert!(opened.names.put_link(key("a/b", 1), link(), links));
+        assert!(opened.names.put_link(key("a/b", 2), link(), links));
+        let moment = opened.names.moment_of_tag(&repo, &tag);
+        assert!(opened.names.put_tag(&repo, &tag, digest, moment));
         opened.names.drop_link(key("a/b", 2)).await;
         opened.close().await;
 
@@ -353,7 +400,9 @@ mod tests {
         let path = directory.path().join("names");
         let opened = Opened::new(&path);
         for number in 0..50 {
-            opened.names.put_link(key("a", number), link());
+            let key = key("a", number);
+            let moment = opened.names.moment_of_links(&key.repo);
+            assert!(opened.names.put_link(key, link(), moment));
         }
         opened.close().await;
         let opened = Opened::new(&path);

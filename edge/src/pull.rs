@@ -126,7 +126,7 @@ impl Pull {
                 return self.pass(wanted).await;
             }
             let (mut download, role) = self.downloads.follow(digest, repo, wanted.reach);
-            let is_own = download.repo() == repo;
+            let is_own = download.is_of(repo, &self.resolver);
             if !is_own && self.resolver.known_blob(repo, digest).await.is_none() {
                 self.resolver.blob_link(repo, digest).await?;
             }

@@ -5,7 +5,7 @@
 //!
 //! Invariants: content is returned for a repository only if the origin said, now or before, that this repository links it.
 //! Many who ask the same share one question; a push or delete that went through here is never followed by an
-//! answer from before it. Why not only answers from after a request came in: a crowd would then cost two questions, and the
+//! answer from before it, be it remembered or under way. Why not only answers from after a request came in: a crowd would then cost two questions, and the
 //! moment between them cannot be told from a slower network.
 //!
 //! Failure: silence of the origin is never taken for a no. Cancellation: a question outlives who asked it.
@@ -16,7 +16,7 @@ use outport_core::tasks::Tasks;
 
 use crate::cache::Cache;
 use crate::coalesce::{Coalesce, Role};
-use crate::names::{Link, LinkKey, LinkKind, Names};
+use crate::names::{Link, LinkKey, LinkKind, Moment, Names};
 use crate::served::Served;
 use crate::source::{Manifest, ManifestAnswer, Origin, OriginError};
 
@@ -29,6 +29,14 @@ pub struct Resolver {
     manifests: Coalesce<(RepoName, Reference), Result<(Manifest, Served), OriginError>>,
     links: Coalesce<LinkKey, Result<Link, OriginError>>,
     manifest_bytes_max: u64,
+}
+
+/// A push on its way.
+#[derive(Debug)]
+pub struct Pushing {
+    repo: RepoName,
+    links: Moment,
+    tags: Vec<(Tag, Moment)>,
 }
 
 // === impl Resolver ===
@@ -55,6 +63,11 @@ impl Resolver {
     /// Returns the origin that is asked.
     pub const fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Returns the largest manifest that is kept, in bytes.
+    pub const fn manifest_bytes_max(&self) -> u64 {
+        self.manifest_bytes_max
     }
 
     /// Returns the cache that is looked into.
@@ -107,18 +120,30 @@ impl Resolver {
         self.names.link(&blob_key(repo, digest)).await
     }
 
-    /// Remembers a blob that a repository was found to link.
-    pub fn learn_blob(&self, repo: &RepoName, digest: &Digest, size: u64) -> Link {
+    /// Returns what the answer to a question about the repository's links is to be remembered by; to be taken before asking.
+    pub fn moment_of_links(&self, repo: &RepoName) -> Moment {
+        self.names.moment_of_links(repo)
+    }
+
+    /// Whether an answer from `moment` is as good as one from now, as far as changes went through here.
+    pub fn has_kept_links_since(&self, moment: Moment) -> bool {
+        self.names.has_kept_links_since(moment)
+    }
+
+    /// Remembers a blob that a repository was found to link when asked at `moment`.
+    pub fn learn_blob(&self, repo: &RepoName, digest: &Digest, size: u64, moment: Moment) -> Link {
         let link = Link {
             content_type: http::HeaderValue::from_static(outport_core::oci::media::OCTET_STREAM),
             size,
         };
-        self.names.put_link(blob_key(repo, digest), link.clone());
+        // One that may be older than a delete is good for who asked, and for nobody later.
+        self.names
+            .put_link(blob_key(repo, digest), link.clone(), moment);
         link
     }
 
-    /// Remembers and keeps a manifest that a repository was found to link.
-    pub async fn learn_manifest(&self, repo: &RepoName, manifest: &Manifest) {
+    /// Keeps and remembers a manifest that a repository was found to link when asked at `moment`.
+    async fn learn_manifest(&self, repo: &RepoName, manifest: &Manifest, moment: Moment) -> bool {
         let link = Link {
             content_type: manifest.content_type.clone(),
             size: manifest.content.len() as u64,
@@ -126,15 +151,42 @@ impl Resolver {
         self.cache
             .put_content(manifest.digest, manifest.content.clone())
             .await;
-        self.names
-            .put_link(manifest_key(repo, &manifest.digest), link);
+        let key = manifest_key(repo, &manifest.digest);
+        self.names.put_link(key, link, moment)
     }
 
-    /// Remembers where a tag was just moved to.
-    pub fn tag_moved(&self, repo: &RepoName, tag: &Tag, digest: Digest) {
-        self.names.put_tag(repo, tag, digest);
-        self.manifests
-            .supersede(&(repo.clone(), Reference::Tag(tag.clone())));
+    /// Returns what a push is to be remembered by; to be taken before it is passed on.
+    pub fn pushing(&self, repo: &RepoName, tags: Vec<Tag>) -> Pushing {
+        let moment = |tag: Tag| {
+            let moment = self.names.moment_of_tag(repo, &tag);
+            (tag, moment)
+        };
+        Pushing {
+            repo: repo.clone(),
+            links: self.names.moment_of_links(repo),
+            tags: tags.into_iter().map(moment).collect(),
+        }
+    }
+
+    /// Keeps and remembers a manifest that was just pushed, and the tags that now point at it.
+    ///
+    /// What was changed by somebody else meanwhile is forgotten.
+    pub async fn manifest_pushed(&self, pushing: Pushing, manifest: &Manifest) {
+        let Pushing { repo, links, tags } = pushing;
+        let by_digest = Reference::Digest(manifest.digest);
+        if self.learn_manifest(&repo, manifest, links).await {
+            self.manifests.supersede(&(repo.clone(), by_digest));
+        } else {
+            self.forget_manifest(&repo, &by_digest).await;
+        }
+        for (tag, moment) in tags {
+            if self.names.move_tag(&repo, &tag, manifest.digest, moment) {
+                self.manifests
+                    .supersede(&(repo.clone(), Reference::Tag(tag)));
+            } else {
+                self.forget_manifest(&repo, &Reference::Tag(tag)).await;
+            }
+        }
     }
 
     /// Forgets a tag, or a repository's link to a manifest, that was just deleted or may have changed.
@@ -169,9 +221,13 @@ impl Resolver {
         repo: &RepoName,
         reference: &Reference,
     ) -> Result<(Manifest, Served), OriginError> {
-        let known = match reference {
-            Reference::Tag(tag) => self.names.tag(repo, tag).await,
-            Reference::Digest(_) => None,
+        let links = self.names.moment_of_links(repo);
+        let (known, tag) = match reference {
+            Reference::Tag(tag) => {
+                let moment = self.names.moment_of_tag(repo, tag);
+                (self.names.tag(repo, tag).await, Some((tag, moment)))
+            }
+            Reference::Digest(_) => (None, None),
         };
         let held = match &known {
             Some(digest) => self.local(repo, digest).await,
@@ -184,9 +240,9 @@ impl Resolver {
             .await;
         match (answer, held) {
             (Ok(ManifestAnswer::Manifest(manifest)), _) => {
-                self.learn_manifest(repo, &manifest).await;
-                if let Reference::Tag(tag) = reference {
-                    self.names.put_tag(repo, tag, manifest.digest);
+                self.learn_manifest(repo, &manifest, links).await;
+                if let Some((tag, moment)) = tag {
+                    self.names.put_tag(repo, tag, manifest.digest, moment);
                 }
                 Ok((manifest, Served::Miss))
             }
@@ -208,8 +264,9 @@ impl Resolver {
     }
 
     async fn ask_blob(&self, key: LinkKey) -> Result<Link, OriginError> {
+        let moment = self.names.moment_of_links(&key.repo);
         match self.origin.blob_size(&key.repo, &key.digest).await {
-            Ok(size) => Ok(self.learn_blob(&key.repo, &key.digest, size)),
+            Ok(size) => Ok(self.learn_blob(&key.repo, &key.digest, size, moment)),
             Err(error) => {
                 if error.is_not_found() {
                     self.names.drop_link(key).await;

@@ -153,7 +153,8 @@ pub const HOPS_MAX: u32 = 2;
 /// How much of a refusal's body is passed on.
 const REFUSAL_BYTES_MAX: u64 = 64 << 10;
 
-const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+/// The digest of what an answer brings or is about.
+pub const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 // === impl Origin ===
 

@@ -1,6 +1,7 @@
 //! The whole edge over real sockets, in front of an origin that does as it is told.
 
 mod abandoned;
+mod changes;
 mod downloads;
 mod faults;
 mod names;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::RANGE;
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use outport_core::config::Sources;
@@ -117,6 +118,16 @@ impl RunningEdge {
         path: &str,
         headers: &[(&str, &str)],
     ) -> hyper::Result<Begun> {
+        self.try_send(method, path, headers, Bytes::new()).await
+    }
+
+    async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> hyper::Result<Begun> {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let io = TokioIo::new(stream);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
@@ -127,7 +138,7 @@ impl RunningEdge {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.header("host", "edge").body(Empty::<Bytes>::new());
+        let request = request.header("host", "edge").body(Full::new(body));
         let response = tokio::time::timeout(PATIENCE, sender.send_request(request.unwrap()))
             .await
             .unwrap()?;
@@ -142,6 +153,18 @@ impl RunningEdge {
 
     async fn get(&self, path: &str) -> Answer {
         self.begin(Method::GET, path, &[]).await.finish().await
+    }
+
+    /// Pushes a manifest.
+    async fn put(&self, path: &str, content_type: &str, content: &Bytes) -> Begun {
+        let headers = [("content-type", content_type)];
+        let sent = self.try_send(Method::PUT, path, &headers, content.clone());
+        sent.await.unwrap()
+    }
+
+    async fn delete(&self, path: &str) {
+        let deleted = self.begin(Method::DELETE, path, &[]).await;
+        assert_eq!(deleted.finish().await.status, 202);
     }
 
     async fn head(&self, path: &str) -> Answer {

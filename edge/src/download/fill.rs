@@ -23,6 +23,7 @@ use super::schedule::Schedule;
 use super::spans::Spans;
 use super::{Head, Inner};
 use crate::metrics::{Outcome, SourceKind, SourceLabel};
+use crate::names::Moment;
 use crate::source::sources::{Patience, Question, Reach};
 use crate::source::{IncomingBlob, OriginError, Span};
 
@@ -33,6 +34,8 @@ pub(super) struct Fill<'a> {
     pub(super) parts: &'a Inner,
     /// The repository that it asks through.
     pub(super) repo: &'a RepoName,
+    /// When it was started.
+    pub(super) moment: Moment,
     /// The blob.
     pub(super) digest: &'a Digest,
     /// Who may be asked.
@@ -195,7 +198,8 @@ impl Fill<'_> {
     async fn land(&self, start: Start, partial: &Partial, head: &watch::Sender<Head>) -> Ended {
         let Start { size, here, .. } = start;
         let parts = self.parts;
-        parts.resolver.learn_blob(self.repo, self.digest, size);
+        let resolver = &parts.resolver;
+        resolver.learn_blob(self.repo, self.digest, size, self.moment);
         let file = Arc::clone(partial.file());
         let (writer, landing) =
             Landing::new(file, Journal::new(size), size, *self.digest, here.clone());

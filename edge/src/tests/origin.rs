@@ -21,7 +21,7 @@ use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// What tests run beside the edge.
@@ -44,7 +44,21 @@ struct State {
     faults: VecDeque<Fault>,
     /// What pushes are answered with, when they are not taken.
     push_status: Option<u16>,
+    /// The requests that are answered only when told to.
+    held: Vec<(Method, String, Holder)>,
     seen: Vec<Seen>,
+}
+
+/// The origin's end of an answer that is held back.
+struct Holder {
+    ready: oneshot::Sender<()>,
+    release: oneshot::Receiver<()>,
+}
+
+/// An answer that is held back until this is released.
+pub(super) struct Held {
+    ready: oneshot::Receiver<()>,
+    release: oneshot::Sender<()>,
 }
 
 /// What goes wrong with one answer.
@@ -129,6 +143,28 @@ impl ScriptedOrigin {
         self.state.lock().push_status = Some(status);
     }
 
+    /// Holds back the answer to the next such request, which is from the moment in which the request came.
+    pub(super) fn hold(&self, method: Method, path: &str) -> Held {
+        let (ready_tx, ready) = oneshot::channel();
+        let (release, release_rx) = oneshot::channel();
+        let holder = Holder {
+            ready: ready_tx,
+            release: release_rx,
+        };
+        let mut state = self.state.lock();
+        state.held.push((method, path.to_owned(), holder));
+        Held { ready, release }
+    }
+
+    fn holder(&self, method: &Method, path: &str) -> Option<Holder> {
+        let held = &mut self.state.lock().held;
+        let is_meant = |(held_method, held_path, _): &(Method, String, Holder)| {
+            held_method == method && held_path == path
+        };
+        let index = held.iter().position(is_meant)?;
+        Some(held.remove(index).2)
+    }
+
     fn is_to_be_silent(&self) -> bool {
         let faults = &mut self.state.lock().faults;
         let is_silent = matches!(faults.front(), Some(Fault::Silence));
@@ -155,8 +191,19 @@ impl ScriptedOrigin {
     }
 
     async fn answer(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
+        let holder = self.holder(request.method(), request.uri().path());
+        let response = self.answer_at_once(request).await;
+        if let Some(Holder { ready, release }) = holder {
+            ready.send(()).ok();
+            release.await.ok();
+        }
+        response
+    }
+
+    async fn answer_at_once(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let path = head.uri.path().to_owned();
+        let query = head.uri.query().unwrap_or_default().to_owned();
         let header = |name| Some(head.headers.get(name)?.to_str().unwrap().to_owned());
         let (range, none_match) = (header(RANGE), header(IF_NONE_MATCH));
         self.state.lock().seen.push(Seen {
@@ -184,6 +231,15 @@ impl ScriptedOrigin {
                 let digest = Algorithm::Sha256.digest(&body).to_string();
                 let headers = response.headers_mut();
                 headers.insert("docker-content-digest", digest.parse().unwrap());
+                for tag in query
+                    .split('&')
+                    .filter_map(|pair| pair.strip_prefix("tag="))
+                {
+                    headers.append("oci-tag", tag.parse().unwrap());
+                }
+                if path.contains("/manifests/") {
+                    self.state.lock().manifests.insert(path, body);
+                }
                 headers.insert(
                     "location",
                     HeaderValue::from_static("/v2/a/blobs/uploads/x?y=z"),
@@ -298,6 +354,19 @@ impl ScriptedOrigin {
                 Ok(Some((piece, (rest, sent + length, allowed))))
             },
         )
+    }
+}
+
+impl Held {
+    /// Waits until the origin has the answer, and nobody else does.
+    pub(super) async fn ready(&mut self) {
+        let ready = tokio::time::timeout(super::PATIENCE, &mut self.ready);
+        ready.await.unwrap().unwrap();
+    }
+
+    /// Lets the answer go.
+    pub(super) fn release(self) {
+        self.release.send(()).unwrap();
     }
 }
 
