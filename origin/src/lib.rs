@@ -119,7 +119,6 @@ impl Origin {
             },
             lists: Lists {
                 metadata: Arc::clone(&metadata),
-                names: names.clone(),
                 page_limit: config.page_limit,
             },
             manifests: Manifests {

@@ -71,7 +71,10 @@ pub trait Metadata: fmt::Debug + Send + Sync + 'static {
     async fn repositories(&self, page: &Page<RepoName>)
     -> Result<Listing<RepoName>, MetadataError>;
 
-    /// Returns the manifests of the repository whose subject is `subject`, in the order of their digests' text.
+    /// Returns the manifests of the repository that refer to `subject`, in the order of their digests' text.
+    ///
+    /// Those are the ones whose subject it is, and those that the index at [`Tag::of_referrers`] lists: an image that was
+    /// copied here from a registry without the referrers API brings such an index along.
     async fn referrers(
         &self,
         repository: &RepoName,

@@ -104,6 +104,14 @@ fn is_component(text: &str) -> bool {
 // === impl Tag ===
 
 impl Tag {
+    /// Returns the tag under which registries without the referrers API keep an index of what refers to `subject`
+    /// (specification, "Referrers Tag Schema").
+    pub fn of_referrers(subject: &Digest) -> Self {
+        let mut hex = subject.hex();
+        hex.truncate(64);
+        Self(format!("{}-{hex}", subject.algorithm()).into())
+    }
+
     /// Returns the tag's text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -173,6 +181,7 @@ text_traits!(RepoName, Tag);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::digest::Algorithm;
     use proptest::prelude::*;
 
     #[test]
@@ -223,6 +232,17 @@ mod tests {
         }
         check(&"a".repeat(128), true);
         check(&"a".repeat(129), false);
+    }
+
+    #[test]
+    fn tags_of_referrers() {
+        for algorithm in Algorithm::ALL {
+            let subject = algorithm.digest(b"subject");
+            let tag = Tag::of_referrers(&subject);
+            let expected = format!("{algorithm}-{}", &subject.hex()[..64]);
+            assert_eq!(tag.as_str(), expected);
+            assert_eq!(expected.parse(), Ok(tag));
+        }
     }
 
     #[test]

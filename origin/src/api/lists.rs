@@ -9,7 +9,6 @@ use std::sync::Arc;
 use http::StatusCode;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::error::{ApiError, ErrorCode};
-use outport_core::oci::manifest::Manifest;
 use outport_core::oci::media;
 use outport_core::oci::reference::{RepoName, Tag};
 use outport_core::oci::route::Paging;
@@ -18,14 +17,12 @@ use serde::Serialize;
 
 use crate::api::Reply;
 use crate::metadata::{Listing, Metadata, Page, Referrer};
-use crate::names::Names;
 use crate::respond::OrRespond;
 
 /// Answers the lists.
 #[derive(Clone, Debug)]
 pub(crate) struct Lists {
     pub(crate) metadata: Arc<dyn Metadata>,
-    pub(crate) names: Names,
     /// The longest page, and the one that is sent to who does not say.
     pub(crate) page_limit: u32,
 }
@@ -117,13 +114,11 @@ impl Lists {
         paging: Paging<Digest>,
     ) -> Result<Reply, ApiError> {
         let page = self.page(paging);
-        let pushed = self
+        let listing = self
             .metadata
             .referrers(repository, subject, artifact_type, &page)
             .await
             .or_respond()?;
-        let imported = self.fallback_referrers(repository, subject).await?;
-        let listing = merge(pushed, imported, artifact_type, &page);
         let path = match artifact_type {
             Some(artifact_type) => format!(
                 "/v2/{repository}/referrers/{subject}?artifactType={}&",
@@ -148,101 +143,12 @@ impl Lists {
         })
     }
 
-    /// Returns what the index at the referrers tag lists, as far as the repository holds it.
-    ///
-    /// Clients of registries without the referrers API keep such an index under a tag that is made of the subject's digest
-    /// (specification, "Referrers Tag Schema"); an image that was copied here from one of those brings it along.
-    async fn fallback_referrers(
-        &self,
-        repository: &RepoName,
-        subject: &Digest,
-    ) -> Result<Vec<Referrer>, ApiError> {
-        let Ok(tag) = fallback_tag(subject).parse::<Tag>() else {
-            return Ok(Vec::new());
-        };
-        let Some(record) = self
-            .names
-            .tagged_manifest(repository, &tag)
-            .await
-            .or_respond()?
-        else {
-            return Ok(Vec::new());
-        };
-        // The tag is an ordinary one: it may hold something else altogether.
-        let Ok(index) = Manifest::parse(Some(&record.media_type), &record.body) else {
-            return Ok(Vec::new());
-        };
-        let mut referrers = Vec::new();
-        for child in index.children() {
-            let Some(held) = self.names.manifest(repository, &child).await.or_respond()? else {
-                continue;
-            };
-            // Only what parses was let in.
-            let Ok(manifest) = Manifest::parse(Some(&held.media_type), &held.body) else {
-                continue;
-            };
-            referrers.push(Referrer {
-                digest: held.digest,
-                media_type: held.media_type.clone(),
-                size: held.body.len() as u64,
-                artifact_type: manifest.artifact_type,
-                annotations: manifest.annotations,
-            });
-        }
-        Ok(referrers)
-    }
-
     fn page<T>(&self, Paging { limit, after }: Paging<T>) -> Page<T> {
         Page {
             after,
             limit: limit.unwrap_or(self.page_limit).min(self.page_limit),
         }
     }
-}
-
-/// Returns the tag that stands for the referrers of `subject` in a registry without the API.
-fn fallback_tag(subject: &Digest) -> String {
-    let mut hex = subject.hex();
-    hex.truncate(64);
-    format!("{}-{hex}", subject.algorithm())
-}
-
-/// Puts the imported referrers among those pushed, within the same page.
-fn merge(
-    pushed: Listing<Referrer>,
-    imported: Vec<Referrer>,
-    artifact_type: Option<&str>,
-    page: &Page<Digest>,
-) -> Listing<Referrer> {
-    if imported.is_empty() {
-        return pushed;
-    }
-    // Nothing that sorts behind the last of a cut list belongs on this page.
-    let horizon = if pushed.more {
-        pushed.items.last().map(|last| last.digest)
-    } else {
-        None
-    };
-    let wanted = imported.into_iter().filter(|referrer| {
-        artifact_type.is_none_or(|wanted| referrer.artifact_type.as_deref() == Some(wanted))
-            && page.after.is_none_or(|after| referrer.digest > after)
-    });
-    let (wanted, later): (Vec<_>, Vec<_>) =
-        wanted.partition(|referrer| horizon.is_none_or(|horizon| referrer.digest <= horizon));
-    let mut items: BTreeMap<Digest, Referrer> = wanted
-        .into_iter()
-        .map(|referrer| (referrer.digest, referrer))
-        .collect();
-    items.extend(
-        pushed
-            .items
-            .into_iter()
-            .map(|referrer| (referrer.digest, referrer)),
-    );
-    let total = items.len();
-    let items: Vec<_> = items.into_values().take(page.limit as usize).collect();
-    let more = pushed.more || total > items.len() || !later.is_empty();
-    Listing { items, more }
 }
 
 /// Returns the value of a `Link` header to the next page, or none when this is the last one.

@@ -50,7 +50,7 @@ macro_rules! metadata_tests {
     ($instances:path) => {
         $crate::metadata_tests!(@each $instances;
             starts_empty, exact_bytes, publish_twice, missing_blobs, publish_without_blobs, repeated_names, media_types,
-            delete_manifest, many_references, referrers, referrer_pages, referrer_types,
+            delete_manifest, many_references, referrers, referrer_pages, referrer_types, referrers_of_an_index,
             versions_only_grow, moved_tag, tag_pages, repository_pages, case_of_tags,
             link_and_unlink, link_twice, mount, unlink_below_manifest, large_sizes,
             upload_session, upload_compare_and_swap, upload_of_another_repository, upload_ends_with_link,

@@ -1,8 +1,9 @@
 //! Manifests and referrers.
 
 use super::{
-    Algorithm, Arc, Change, Digest, Instances, Metadata, Publish, PublishError, Sequence,
-    all_changes, all_events, digest_of, link, now, page, publish, publish_of, repo, tag, tag_names,
+    Algorithm, Arc, Change, Digest, Instances, Metadata, Publish, PublishError, RepoName, Sequence,
+    Tag, all_changes, all_events, digest_of, link, now, page, publish, publish_of, repo, tag,
+    tag_names,
 };
 use crate::metadata::Referrer;
 
@@ -340,4 +341,80 @@ pub async fn referrer_types(instances: &Instances) {
         .await
         .unwrap();
     assert_eq!((first.items.len(), first.more), (1, true));
+}
+
+/// What the index at the referrers tag lists is among the referrers: each once, in order, in pages, and by type.
+pub async fn referrers_of_an_index(instances: &Instances) {
+    let (metadata, name) = (&instances.one, repo("team/app"));
+    for subject in [digest_of("subject"), Algorithm::Sha512.digest(b"subject")] {
+        let mut children = vec![digest_of("never pushed")];
+        let mut expected = Vec::new();
+        for n in 0..9 {
+            let mut wanted = publish_of("team/app", &format!("{subject} {n}"), &[]);
+            wanted.artifact_type = Some(["sig", "sbom"][n % 2].to_owned());
+            // Some have a subject, some are listed, and some both.
+            wanted.subject = (n % 3 != 0).then_some(subject);
+            if n % 3 != 1 {
+                children.push(wanted.manifest.digest);
+            }
+            expected.push((wanted.manifest.digest, wanted.artifact_type.clone()));
+            publish(metadata, wanted).await;
+        }
+        expected.sort_by_key(|(digest, _)| digest.to_string());
+        let mut index = publish_of("team/app", &format!("index of {subject}"), &[]);
+        index.children = children;
+        index.tags = vec![Tag::of_referrers(&subject)];
+        publish(metadata, index.clone()).await;
+
+        for artifact_type in [None, Some("sig"), Some("none")] {
+            let expected: Vec<_> = expected
+                .iter()
+                .filter(|(_, found)| artifact_type.is_none_or(|ty| found.as_deref() == Some(ty)))
+                .map(|(digest, _)| *digest)
+                .collect();
+            for limit in [1, 2, 4, 9] {
+                let found = all_referrers(instances, &name, &subject, artifact_type, limit).await;
+                assert_eq!(found, expected, "{artifact_type:?} by {limit}");
+            }
+        }
+        let elsewhere = repo("other/app");
+        assert_eq!(
+            all_referrers(instances, &elsewhere, &subject, None, 9).await,
+            []
+        );
+
+        // Without the tag, only the subject counts.
+        let tag = Tag::of_referrers(&subject);
+        metadata.delete_tag(&name, &tag, now()).await.unwrap();
+        assert_eq!(
+            all_referrers(instances, &name, &subject, None, 9)
+                .await
+                .len(),
+            6
+        );
+    }
+}
+
+/// Reads the list page by page.
+async fn all_referrers(
+    instances: &Instances,
+    name: &RepoName,
+    subject: &Digest,
+    artifact_type: Option<&str>,
+    limit: u32,
+) -> Vec<Digest> {
+    let mut found = Vec::new();
+    loop {
+        let next = page(found.last().copied(), limit);
+        let listing = instances
+            .other
+            .referrers(name, subject, artifact_type, &next)
+            .await
+            .unwrap();
+        found.extend(listing.items.iter().map(|referrer| referrer.digest));
+        if !listing.more {
+            return found;
+        }
+        assert_eq!(listing.items.len(), limit as usize);
+    }
 }

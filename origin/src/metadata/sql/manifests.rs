@@ -17,6 +17,34 @@ use crate::metadata::{Change, Listing, ManifestRecord, Page, Publish, Referrer};
 /// Blobs that a manifest needs and its repository does not link, in order.
 pub(super) type MissingBlobs = Vec<Digest>;
 
+/// Selects a page of what refers to a subject: each half reads no more than a page in the order of an index, whatever the
+/// number of referrers, as long as no artifact type is asked for.
+const REFERRERS: &str = "\
+    SELECT * FROM ( \
+        SELECT manifests.digest, manifests.media_type, manifests.size, manifests.artifact_type, \
+               manifests.annotations \
+        FROM repositories JOIN manifests ON manifests.repository = repositories.id \
+        WHERE repositories.name = $1 AND manifests.subject = $2 AND manifests.digest > $4 \
+          AND ($5 IS NULL OR manifests.artifact_type = $5) \
+        ORDER BY manifests.digest LIMIT $6 \
+    ) AS pushed \
+    UNION \
+    SELECT * FROM ( \
+        SELECT manifests.digest, manifests.media_type, manifests.size, manifests.artifact_type, \
+               manifests.annotations \
+        FROM repositories \
+        JOIN tags ON tags.repository = repositories.id \
+        JOIN manifest_references AS listed \
+          ON listed.repository = tags.repository AND listed.manifest = tags.digest \
+        JOIN manifests \
+          ON manifests.repository = listed.repository AND manifests.digest = listed.target \
+        WHERE repositories.name = $1 AND tags.name = $3 \
+          AND listed.kind = 'manifest' AND listed.target > $4 \
+          AND ($5 IS NULL OR manifests.artifact_type = $5) \
+        ORDER BY listed.target LIMIT $6 \
+    ) AS imported \
+    ORDER BY digest LIMIT $6";
+
 pub(super) async fn get(
     session: &mut Session<'_>,
     repository: &RepoName,
@@ -47,22 +75,16 @@ pub(super) async fn referrers(
     artifact_type: Option<&str>,
     page: &Page<Digest>,
 ) -> Result<Listing<Referrer>, Failure> {
-    let query = sqlx::query(
-        "SELECT manifests.digest, manifests.media_type, manifests.size, manifests.artifact_type, \
-                manifests.annotations \
-         FROM repositories JOIN manifests ON manifests.repository = repositories.id \
-         WHERE repositories.name = $1 AND manifests.subject = $2 AND manifests.digest > $3 \
-           AND ($4 IS NULL OR manifests.artifact_type = $4) \
-         ORDER BY manifests.digest LIMIT $5",
-    )
-    .bind(repository.as_str())
-    .bind(subject.to_string())
-    .bind(
-        page.after
-            .map_or_else(String::new, |after| after.to_string()),
-    )
-    .bind(artifact_type)
-    .bind(column::one_more_than(page));
+    let query = sqlx::query(REFERRERS)
+        .bind(repository.as_str())
+        .bind(subject.to_string())
+        .bind(Tag::of_referrers(subject).as_str().to_owned())
+        .bind(
+            page.after
+                .map_or_else(String::new, |after| after.to_string()),
+        )
+        .bind(artifact_type)
+        .bind(column::one_more_than(page));
     let rows = query.fetch_all(session.connection()).await?;
     column::listing(&rows, page, referrer)
 }
