@@ -13,7 +13,7 @@ use outport_core::net::serve;
 use outport_core::process;
 use outport_core::telemetry;
 
-use crate::metadata::sql::{DatabaseConfig, DatabaseUrl};
+use crate::metadata::sql::{DatabaseConfig, DatabaseUrl, ProbeConfig};
 use crate::names::NamesConfig;
 use crate::publish::MissingBlobs;
 use crate::sweep::SweepConfig;
@@ -95,7 +95,7 @@ impl Config {
         let page_limit = section.section("lists", |section| positive(section, "page", 1000));
         let sweep = section.section("uploads", |section| SweepConfig {
             expiry: section.take("expiry", Duration::from_hours(24)),
-            interval: interval(section),
+            interval: more_than_zero(section, "sweep_interval", Duration::from_mins(10)),
         });
         let server = section.section("server", server);
         let log = section.section("log", log);
@@ -121,10 +121,15 @@ fn database(section: &mut Section<'_>) -> Option<DatabaseConfig> {
     let connections = positive(section, "connections", 8);
     let acquire_timeout = section.take("acquire_timeout", Duration::from_secs(3));
     let operation_timeout = section.take("operation_timeout", Duration::from_secs(10));
+    let probe = ProbeConfig {
+        interval: more_than_zero(section, "probe_interval", Duration::from_secs(1)),
+        timeout: more_than_zero(section, "probe_timeout", Duration::from_millis(800)),
+    };
     Some(DatabaseConfig {
         max_connections: connections,
         acquire_timeout,
         operation_timeout,
+        probe,
         ..DatabaseConfig::new(url?)
     })
 }
@@ -214,13 +219,13 @@ fn manifests(section: &mut Section<'_>) -> ManifestsConfig {
     }
 }
 
-fn interval(section: &mut Section<'_>) -> Duration {
-    let interval = section.take("sweep_interval", Duration::from_mins(10));
-    if interval.is_zero() {
-        section.problem("sweep_interval", "expected more than 0");
-        return Duration::from_secs(1);
+fn more_than_zero(section: &mut Section<'_>, key: &str, default: Duration) -> Duration {
+    let duration = section.take(key, default);
+    if duration.is_zero() {
+        section.problem(key, "expected more than 0");
+        return default;
     }
-    interval
+    duration
 }
 
 /// Takes a text that has a grammar of its own.
@@ -282,6 +287,7 @@ mod tests {
             "manifests.missing_blobs=maybe",
             "lists.page=0",
             "uploads.sweep_interval=0s",
+            "database.probe_timeout=0s",
             "unheard.of=1",
         ];
         let set: Vec<_> = set.map(str::to_owned).into();

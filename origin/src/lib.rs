@@ -109,6 +109,7 @@ impl Origin {
         let store = Arc::clone(location.store());
         check(&location).await?;
         let database = Sql::open(&config.database).await?;
+        watch(&database, &seams);
         let metadata: Arc<dyn Metadata> = Arc::new(database.clone());
         let names = Names::new(Arc::clone(&metadata), config.names, &seams.tasks);
 
@@ -213,6 +214,22 @@ async fn check(location: &Location) -> Result<(), BuildError> {
         Ok(Ok(())) => {}
     }
     Ok(())
+}
+
+/// Lets the readiness follow whether the database can be read.
+///
+/// Without it nothing is answered, whatever is in memory: a name may have changed since. An origin that can only not write
+/// stays ready, since pulls are most of what it is for, and another origin over the same database could not write either.
+/// The location has no say: names and manifests are served without it, and it is away for every origin or none.
+fn watch(database: &Sql, seams: &Seams) {
+    let readiness = seams.readiness.clone();
+    database.watch(&seams.tasks, move |is_away| {
+        if is_away {
+            readiness.block("database", "the database does not answer");
+        } else {
+            readiness.clear("database");
+        }
+    });
 }
 
 /// Runs an origin as this process, on the ports of its configuration, until the process is told to end.

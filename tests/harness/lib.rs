@@ -19,6 +19,7 @@ pub mod node;
 pub mod postgres;
 pub mod process;
 pub mod s3;
+pub mod sqlite;
 
 pub mod client;
 pub mod raw;

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use outport_core::oci::digest::Algorithm;
+use http::StatusCode;
+use outport_core::oci::digest::{Algorithm, Digest};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -162,6 +164,17 @@ impl Origin {
         self.0.client()
     }
 
+    /// Returns what `/readyz` says: its status, and why.
+    pub async fn readiness(&self) -> (StatusCode, Value) {
+        let admin = Client::new(self.0.addresses.unwrap()[1]);
+        let mut open = admin.get("/readyz").open().await;
+        let mut body = Vec::new();
+        while let Some(piece) = open.next().await.unwrap() {
+            body.extend_from_slice(&piece);
+        }
+        (open.head.status, serde_json::from_slice(&body).unwrap())
+    }
+
     /// Returns where its API listens, also while it is away.
     pub fn address(&self) -> SocketAddr {
         self.0.addresses.unwrap()[0]
@@ -175,6 +188,18 @@ impl Origin {
     /// Returns where its files are.
     pub fn directory(&self) -> &Path {
         self.0.directory.path()
+    }
+
+    /// Returns the file of its database, by default.
+    pub fn database(&self) -> PathBuf {
+        self.directory().join("origin.db")
+    }
+
+    /// Returns where it keeps a blob, by default.
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        let folder = self.0.blobs().join(digest.algorithm().as_str());
+        folder.join(&hex[..2]).join(&hex)
     }
 
     /// Ends it on the spot (`kill -9`).

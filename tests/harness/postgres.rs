@@ -128,6 +128,16 @@ impl Postgres {
         server.wait().unwrap();
     }
 
+    /// Stops all of the server's processes where they are: connections are made, and nothing is answered.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Stops the server and starts it as what a failover makes of an old primary: alive, answering, read-only.
     pub fn become_standby(&mut self) {
         // PostgreSQL's "fast": sessions are ended, and the data is left in order.
@@ -204,6 +214,19 @@ impl Postgres {
         Err(fs::read_to_string(self.log()).unwrap_or_default())
     }
 
+    /// Sends a signal to the server, and then to the processes that it has made.
+    fn signal(&self, signal: Signal) {
+        let server = pid(self.server.as_ref().unwrap());
+        kill_process(server, signal).unwrap();
+        let id = server.as_raw_nonzero();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        for child in children.split_whitespace() {
+            let child = Pid::from_raw(child.parse().unwrap()).unwrap();
+            // One may have ended by itself.
+            kill_process(child, signal).ok();
+        }
+    }
+
     /// Stops the server, with the signal that says how.
     fn stop(&mut self, signal: Signal) {
         if let Some(mut server) = self.server.take() {
@@ -241,6 +264,10 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
+        if self.server.is_some() {
+            // It may be paused.
+            self.resume();
+        }
         // "Immediate": nobody wants the data any more, so nothing is written that was not yet.
         self.stop(Signal::QUIT);
         if std::thread::panicking() {

@@ -9,6 +9,7 @@
 )]
 
 mod clients;
+mod database_away;
 mod distribution;
 mod edge_offline;
 mod memory;

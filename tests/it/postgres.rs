@@ -8,11 +8,13 @@ use futures_util::future::join_all;
 use harness::postgres::Postgres;
 use outport_core::cluster::Sequence;
 use outport_core::oci::digest::{Algorithm, Digest};
+use outport_core::tasks::Tasks;
 use outport_origin::metadata::conformance::Instances;
 use outport_origin::metadata::sql::{DatabaseConfig, Sql};
 use outport_origin::metadata::{Change, ManifestRecord, Metadata, Publish, PublishError};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// The server that tests share which do it no harm; stops with the last of those that run at the same time.
 static SHARED: Mutex<Weak<Postgres>> = Mutex::new(Weak::new());
@@ -213,6 +215,37 @@ async fn a_stuck_lock_is_unavailable_in_time() {
     assert_eq!(sql.position().await.unwrap(), Sequence::new(2));
     drop(stuck);
     assert_eq!(try_publish(&sql, "y").await.unwrap(), Sequence::new(4));
+}
+
+/// One lock that nobody gives back is no outage: who waits for it is refused in time, and nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stuck_lock_is_not_a_server_that_is_away() {
+    let postgres = shared();
+    let url = postgres.database();
+    let mut config = config(&url);
+    config.operation_timeout = Duration::from_secs(3);
+    let sql = Sql::open(&config).await.unwrap();
+    try_publish(&sql, "x").await.unwrap();
+    let tasks = Tasks::new();
+    sql.watch(&tasks, |is_away| panic!("reported as away: {is_away}"));
+    let mut stuck = postgres.session(&url);
+    stuck.row("BEGIN; SELECT position FROM feed FOR UPDATE;");
+    let waiting = async {
+        let begin = Instant::now();
+        assert_unavailable(try_publish(&sql, "y").await);
+        assert!(begin.elapsed() >= config.operation_timeout);
+    };
+    let others = async {
+        let begin = Instant::now();
+        while begin.elapsed() < config.operation_timeout {
+            assert_eq!(sql.position().await.unwrap(), Sequence::new(2));
+        }
+    };
+    tokio::join!(waiting, others);
+    drop(stuck);
+    try_publish(&sql, "y").await.unwrap();
+    tasks.cancel();
+    tasks.drain(Duration::from_secs(9)).await.unwrap();
 }
 
 /// A writer that vanishes in the middle of a transaction does not keep the others out.

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{StreamExt, stream};
-use harness::client::Client;
+use harness::client::{Call, Client};
 use harness::content::Content;
+use harness::eventually::eventually;
 use harness::node::{Edge, Origin};
+use harness::postgres::Postgres;
 use harness::repository::Repository;
+use harness::sqlite::Writer;
 use outport_core::oci::digest::Digest;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -97,6 +100,102 @@ async fn a_session_goes_on(origin: &mut Origin, client: Client) {
             .await
             .expect(200)
             .with_body(&content.bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_was_published_and_not_linked_is_pushed_again() {
+    let mut origin = Origin::start().await;
+    let pushed = Pushed::begin(&origin).await;
+    let lock = Writer::lock(&origin.database()).await;
+    pushed.cut_before_the_link(&mut origin).await;
+    lock.release().await;
+    pushed.finish(&mut origin).await;
+}
+
+#[tokio::test]
+async fn a_blob_that_was_published_and_not_linked_is_pushed_again_with_postgresql() {
+    let postgres = Postgres::start();
+    let url = postgres.database();
+    let mut origin = Origin::builder().database(&url).start().await;
+    let pushed = Pushed::begin(&origin).await;
+    let mut lock = postgres.session(&url);
+    lock.row("BEGIN; LOCK TABLE blobs IN EXCLUSIVE MODE; SELECT 1;");
+    pushed.cut_before_the_link(&mut origin).await;
+    drop(lock);
+    pushed.finish(&mut origin).await;
+}
+
+/// A push whose last chunk comes with its end.
+struct Pushed {
+    repository: Repository,
+    location: String,
+    content: Content,
+}
+
+impl Pushed {
+    const FIRST_CHUNK: u64 = 1_000_000;
+
+    async fn begin(origin: &Origin) -> Self {
+        let repository = Repository::new(origin.client(), "team/app");
+        let content = Content::new(1, 1_500_000);
+        let location = repository.start_upload().await;
+        let patch = repository.client().patch(&location);
+        let patch = patch.body(content.slice(0..Self::FIRST_CHUNK));
+        patch.send().await.expect(202);
+        Self {
+            repository,
+            location,
+            content,
+        }
+    }
+
+    /// Returns the end of the push, with the last chunk.
+    fn put(&self) -> Call {
+        let put = self
+            .repository
+            .finish_upload(&self.location, &self.content.sha256());
+        put.content_from(self.content, Self::FIRST_CHUNK)
+    }
+
+    /// Kills the origin when it has published the blob, and waits for a lock to link it.
+    async fn cut_before_the_link(&self, origin: &mut Origin) {
+        let published = origin.blob(&self.content.sha256());
+        let cut = async {
+            eventually("the blob", async || {
+                published.try_exists().unwrap().then_some(())
+            })
+            .await;
+            origin.kill();
+        };
+        let (put, ()) = tokio::join!(self.put().try_send(), cut);
+        assert!(put.is_err());
+        origin.start_again().await;
+    }
+
+    async fn finish(&self, origin: &mut Origin) {
+        let digest = self.content.sha256();
+        let repository = &self.repository;
+        repository.get_blob(&digest).await.expect(404);
+        // Whoever knows the digest, and has not all of the bytes, gets nowhere.
+        let stranger = Repository::new(origin.client(), "other/app");
+        let location = stranger.start_upload().await;
+        let patch = stranger.client().patch(&location);
+        let patch = patch.body(self.content.slice(0..Self::FIRST_CHUNK));
+        patch.send().await.expect(202);
+        let put = stranger.finish_upload(&location, &digest);
+        put.send().await.refused(400, "DIGEST_INVALID");
+        stranger.get_blob(&digest).await.expect(404);
+
+        let range = format!("{}-{}", Self::FIRST_CHUNK, self.content.size() - 1);
+        self.put()
+            .header("content-range", range)
+            .send()
+            .await
+            .expect(201);
+        self.put().send().await.expect(201);
+        let reply = repository.get_blob(&digest).await.expect(200);
+        reply.with_body(&self.content.bytes());
     }
 }
 

@@ -34,6 +34,7 @@ mod blobs;
 mod column;
 mod engine;
 mod feed;
+mod health;
 mod manifests;
 mod repositories;
 mod session;
@@ -48,9 +49,11 @@ use outport_core::cluster::Sequence;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::{RepoName, Tag};
 use outport_core::store::Staged;
+use outport_core::tasks::Tasks;
 use uuid::Uuid;
 
 pub use self::engine::{DatabaseUrl, DatabaseUrlError};
+pub use self::health::ProbeConfig;
 use self::session::Database;
 use super::{
     BlobRecord, Event, Link, Listing, ManifestRecord, Metadata, MetadataError, Page, Publish,
@@ -74,6 +77,8 @@ pub struct DatabaseConfig {
     pub acquire_timeout: Duration,
     /// How long an operation may take in all, attempts included.
     pub operation_timeout: Duration,
+    /// How a database that is away is found out.
+    pub probe: ProbeConfig,
 }
 
 // === impl DatabaseConfig ===
@@ -86,6 +91,10 @@ impl DatabaseConfig {
             max_connections: 8,
             acquire_timeout: Duration::from_secs(3),
             operation_timeout: Duration::from_secs(10),
+            probe: ProbeConfig {
+                interval: Duration::from_secs(1),
+                timeout: Duration::from_millis(800),
+            },
         }
     }
 }
@@ -100,6 +109,16 @@ impl Sql {
         }
         let database = Database::open(config).await?;
         Ok(Self { database })
+    }
+
+    /// Finds out by itself, from now on, when the database is away: what waits for it then is given up, and what comes
+    /// later does not wait. `report` is told whether it can be read, whenever that changes.
+    pub fn watch(&self, tasks: &Tasks, report: impl Fn(bool) + Send + 'static) {
+        let (reading, writing) = self.database.monitors();
+        drop(tasks.spawn("database", reading.run(tasks.token(), report)));
+        if let Some(writing) = writing {
+            drop(tasks.spawn("database", writing.run(tasks.token(), |_| {})));
+        }
     }
 
     /// Closes all connections, after what is under way.

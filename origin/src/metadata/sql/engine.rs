@@ -192,6 +192,15 @@ impl Engine {
         }
     }
 
+    /// Returns the statements that the connection of a probe starts with, which is to end within `timeout`.
+    pub(super) fn probe_setup(self, timeout: Duration) -> String {
+        match self {
+            // Less, so that it is the file's lock that is blamed.
+            Self::Sqlite => format!("PRAGMA busy_timeout = {}", timeout.as_millis() * 3 / 4),
+            Self::Postgres => format!("SET statement_timeout = {}", timeout.as_millis()),
+        }
+    }
+
     /// Returns the statement that starts a transaction which is going to write.
     pub(super) const fn begin(self) -> &'static str {
         match self {

@@ -9,7 +9,8 @@
 //! Failure: a transaction that lost against another is run again after a moment. On a broken connection, or one whose
 //! server became read-only (SQLSTATE 25006, a demoted primary), every connection as old is closed, and the work runs again
 //! on a new one: after a restart or a failover the first request already works. A connection that breaks during COMMIT is
-//! not tried again: nobody knows whether it took. Everything together has one deadline.
+//! not tried again: nobody knows whether it took. Everything together has one deadline, and ends before it when the database
+//! is found to be away (`health`).
 //!
 //! Cancellation and crash: a session that is dropped before its end closes its connection; the engine rolls back.
 
@@ -29,6 +30,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::DatabaseConfig;
 use super::engine::{Engine, Verdict};
+use super::health::{Health, Holding, Monitor, Probe, ProbeConfig};
 use crate::metadata::MetadataError;
 
 /// The pools of one database.
@@ -39,6 +41,10 @@ pub(super) struct Database {
     writers: AnyPool,
     evictions: Evictions,
     operation_timeout: Duration,
+    reading: Health,
+    writing: Health,
+    options: AnyConnectOptions,
+    probe: ProbeConfig,
 }
 
 /// A connection that is being used, for work that may borrow for `'a`.
@@ -47,6 +53,8 @@ pub(super) struct Session<'a> {
     engine: Engine,
     /// Whether the connection is fit to be used by others.
     idle: bool,
+    /// Of a transaction that keeps others out.
+    holding: Option<Holding>,
     /// Lets [`Database::write`] say that work's future may hold what outlives the session.
     borrows: PhantomData<&'a ()>,
 }
@@ -123,9 +131,10 @@ impl Database {
                 .connect_lazy_with(options.clone())
         };
         let readers = pool(config.max_connections);
-        let writers = match engine {
-            Engine::Sqlite => pool(1),
-            Engine::Postgres => readers.clone(),
+        let reading = Health::new();
+        let (writers, writing) = match engine {
+            Engine::Sqlite => (pool(1), Health::new()),
+            Engine::Postgres => (readers.clone(), reading.clone()),
         };
         Ok(Self {
             engine,
@@ -133,7 +142,31 @@ impl Database {
             writers,
             evictions,
             operation_timeout: config.operation_timeout,
+            reading,
+            writing,
+            options,
+            probe: config.probe,
         })
+    }
+
+    /// Returns what finds out whether the database can be read, and written to if that is another matter.
+    pub(super) fn monitors(&self) -> (Monitor, Option<Monitor>) {
+        let monitor = |health: &Health, locks| Monitor {
+            health: health.clone(),
+            probe: Probe {
+                engine: self.engine,
+                options: self.options.clone(),
+                setup: self.engine.probe_setup(self.probe.timeout),
+                locks,
+                connection: None,
+            },
+            config: self.probe,
+        };
+        let writing = match self.engine {
+            Engine::Sqlite => Some(monitor(&self.writing, true)),
+            Engine::Postgres => None,
+        };
+        (monitor(&self.reading, false), writing)
     }
 
     pub(super) async fn close(&self) {
@@ -162,13 +195,32 @@ impl Database {
         mode: Mode,
         work: impl Work<'a, T>,
     ) -> Result<T, MetadataError> {
+        let health = self.health(mode);
+        let away = |away| MetadataError::Unavailable(Box::new(away));
+        health.admit().await.map_err(away)?;
         let attempts = pin!(self.attempts(mode, &work));
-        if let Ok(outcome) = timeout(self.operation_timeout, attempts).await {
-            return outcome.map_err(|failure| explain(self.engine, failure));
+        let outcome = tokio::select! {
+            outcome = timeout(self.operation_timeout, attempts) => outcome,
+            lost = health.lost() => return Err(away(lost)),
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome.map_err(|failure| explain(self.engine, failure)),
+            Err(_) => Err(MetadataError::Unavailable(Box::new(Timeout(
+                self.operation_timeout,
+            )))),
+        };
+        match &outcome {
+            Err(MetadataError::Unavailable(_)) => health.doubt(),
+            Ok(_) | Err(_) => health.answered(),
         }
-        Err(MetadataError::Unavailable(Box::new(Timeout(
-            self.operation_timeout,
-        ))))
+        outcome
+    }
+
+    const fn health(&self, mode: Mode) -> &Health {
+        match mode {
+            Mode::Read => &self.reading,
+            Mode::Write => &self.writing,
+        }
     }
 
     async fn attempts<'a, T: Send>(
@@ -215,11 +267,15 @@ impl Database {
             connection,
             engine: self.engine,
             idle: false,
+            holding: None,
             borrows: PhantomData,
         };
         if mode == Mode::Write {
             let begin = self.engine.begin();
             session.execute(begin).await.map_err(Attempt::lost)?;
+            if self.engine == Engine::Sqlite {
+                session.holding = Some(self.writing.hold());
+            }
         }
         let outcome = work(&mut session).await;
         match (mode, &outcome) {
