@@ -311,7 +311,7 @@ impl Standing {
         true
     }
 
-    const fn is_settled(&self) -> bool {
+    const fn is_settled(self) -> bool {
         self.against == 0
     }
 }
