@@ -43,7 +43,7 @@ macro_rules! content_store_tests {
     ($instances:path) => {
         $crate::content_store_tests!(@each $instances;
             small_chunks, one_append, many_tiny_appends, frames_of_all_sizes, large, empty, empty_without_append,
-            mismatch, resume_elsewhere, resume_over_unaccounted, resume_large_elsewhere, commit_twice, append_after_commit, commit_same_digest_at_once,
+            mismatch, resume_elsewhere, resume_over_unaccounted, overtaken, resume_large_elsewhere, commit_twice, append_after_commit, commit_same_digest_at_once,
             commit_what_is_here, ranges, missing, delete, discard, sha512_staged, sha512_named_late,
             broken_content, broken_large_content, dropped_append, one_append_at_a_time, gone);
     };
@@ -372,6 +372,35 @@ pub async fn append_after_commit(stores: &Instances) {
                 assert!(matches!(committed, Err(CommitError::Gone)), "{committed:?}");
             }
             assert_eq!(read(stores, &digest, 0..size as u64).await, content);
+        }
+    }
+}
+
+/// Two appends of one value, one after the other, as of two requests that read the session at once: whichever is committed,
+/// nothing is published that does not hash to its name.
+pub async fn overtaken(stores: &Instances) {
+    for tail_bytes in [500, stores.large_bytes] {
+        let head = fresh(1_000);
+        let start = append(stores, stage(Algorithm::Sha256), &head).await;
+        let mut values = Vec::new();
+        for store in [&stores.one, &stores.other] {
+            let tail = fresh(tail_bytes);
+            let appended = store
+                .append(thawed(&start), frames(&tail, 70_000), None)
+                .await;
+            if appended.outcome.is_ok() {
+                values.push((appended.staged, [&head[..], &tail].concat()));
+            }
+        }
+        for (staged, content) in values {
+            let digest = Algorithm::Sha256.digest(&content);
+            let committed = stores.one.commit(thawed(&staged), &digest).await;
+            let size = stores.other.size(&digest).await.unwrap();
+            assert_eq!(size.is_some(), committed.is_ok(), "{committed:?}");
+            if committed.is_ok() {
+                let range = 0..content.len() as u64;
+                assert!(read(stores, &digest, range).await == content);
+            }
         }
     }
 }

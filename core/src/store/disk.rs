@@ -12,6 +12,7 @@
 mod append;
 mod cache;
 mod durable;
+mod stamp;
 
 use std::error::Error;
 use std::fs::{self, File, TryLockError};
@@ -167,10 +168,21 @@ impl Disk {
     }
 
     /// Opens and locks the file of a session, and cuts off what nobody accounts for.
-    fn lock_staged(&self, id: Uuid, size: u64) -> Result<Locked, LockError> {
-        let (file, found) = open_locked(&self.path(Key::Upload(id)), size == 0)?;
+    ///
+    /// The lock is free between an append and the moment in which its value is written down, so an append of an older value
+    /// may have come in between, and written other bytes over those that `staged` stands for. The stamp tells; when it is not
+    /// that of `staged` the bytes are read again.
+    fn lock_staged(&self, staged: &Staged) -> Result<Locked, LockError> {
+        let size = staged.size();
+        let (file, found) = open_locked(&self.path(Key::Upload(staged.id())), size == 0)?;
         if found < size {
             return Err(LockError::Gone);
+        }
+        if size > 0 && !stamp::is_of(&file, staged)? {
+            let hasher = Hasher::new(staged.algorithm());
+            if cache::hash_to(&file, hasher, size)? != staged.digest() {
+                return Err(LockError::Gone);
+            }
         }
         if found > size {
             file.set_len(size)?;
@@ -194,7 +206,7 @@ impl Disk {
         let to = self.path(Key::Blob(digest));
         let size = Some(staged.size());
         let proven = staged.algorithm() == digest.algorithm() && staged.digest() == *digest;
-        let Locked { file, flushed } = match self.lock_staged(staged.id(), staged.size()) {
+        let Locked { file, flushed } = match self.lock_staged(staged) {
             Ok(locked) => locked,
             // An earlier commit of these bytes got as far as the rename.
             Err(LockError::Gone) if proven && file_size(&to).map_err(store_error)? == size => {
@@ -253,19 +265,20 @@ impl ContentStore for Disk {
         destination: Option<&Digest>,
     ) -> Appended {
         let staged = staged.aimed_at(destination);
-        let (id, size) = (staged.id(), staged.size());
+        let value = staged.clone();
         let locked = self
             .blocking(move |disk| {
-                let Locked { file, flushed: _ } = disk.lock_staged(id, size)?;
-                if size == 0 {
+                let Locked { file, flushed: _ } = disk.lock_staged(&value)?;
+                let stamped = stamp::put(&file, value).map_err(store_error)?;
+                if stamped.size() == 0 {
                     // What an append acknowledges must be found by its name after a crash.
-                    sync_parent(&disk.path(Key::Upload(id))).map_err(store_error)?;
+                    sync_parent(&disk.path(Key::Upload(stamped.id()))).map_err(store_error)?;
                 }
-                Ok::<_, AppendError>(file)
+                Ok::<_, AppendError>((file, stamped))
             })
             .await;
-        let file = match locked {
-            Ok(file) => file,
+        let (file, staged) = match locked {
+            Ok(locked) => locked,
             Err(AppendError::Gone) => return Appended::gone(staged, content, destination).await,
             Err(error) => {
                 return Appended {

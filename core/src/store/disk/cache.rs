@@ -174,11 +174,18 @@ fn entry(folder: Folder, file: io::Result<fs::DirEntry>) -> io::Result<Option<En
 }
 
 /// Hashes a whole file, whatever the position of its cursor.
-pub(super) fn hash(file: &File, mut hasher: Hasher) -> io::Result<Digest> {
+pub(super) fn hash(file: &File, hasher: Hasher) -> io::Result<Digest> {
+    hash_to(file, hasher, u64::MAX)
+}
+
+/// Hashes the bytes of a file before `end`.
+pub(super) fn hash_to(file: &File, mut hasher: Hasher, end: u64) -> io::Result<Digest> {
     let mut buffer = vec![0; HASH_READ_BYTES];
     let mut offset = 0;
     loop {
-        match file.read_at(&mut buffer, offset) {
+        let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX);
+        let wanted = wanted.min(HASH_READ_BYTES);
+        match file.read_at(&mut buffer[..wanted], offset) {
             Ok(0) => return Ok(hasher.finish()),
             Ok(count) => {
                 hasher.update(&buffer[..count]);

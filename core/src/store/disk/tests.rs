@@ -136,7 +136,7 @@ async fn a_sweep_leaves_what_is_written_to() {
         .await
         .outcome
         .unwrap();
-    let locked = disk.lock_staged(busy.id(), 0).unwrap();
+    let locked = disk.lock_staged(&busy).unwrap();
     let (past, future) = (SystemTime::UNIX_EPOCH, Duration::from_hours(24));
     let written = locked.file.metadata().unwrap().modified().unwrap();
     assert_eq!(disk.sweep_folders(past).unwrap(), 0);
