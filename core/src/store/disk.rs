@@ -26,7 +26,6 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tokio::task::spawn_blocking;
-use uuid::Uuid;
 
 use crate::body::Body;
 use crate::location::key::{Folder, Key};

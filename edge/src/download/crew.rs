@@ -89,6 +89,13 @@ const PROGRESS_BYTES: u64 = 1 << 20;
 /// How often the number of connections is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How long a download goes before its rate says something.
+const RATE_MIN_MS: u64 = 1000;
+
+/// What comes by itself in this time is not worth a connection of its own to a reader that waits for it: a herd that reads
+/// from many places costs one transfer.
+const AHEAD_SECONDS: u64 = 3;
+
 /// How long a claim of a further connection should last.
 const SHARE_SECONDS: u64 = 2;
 
@@ -144,12 +151,15 @@ impl Crew<'_> {
         let received = self.received.load(Ordering::Relaxed);
         let missing = self.writer.size().saturating_sub(self.writer.arrived());
         let connections = ramp.connections(now, [received, missing], *self.round_trip.lock());
-        let seconds = (now - self.began).as_secs().max(1);
-        let rate = received / seconds;
+        let elapsed_ms = u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX);
+        let rate = received.saturating_mul(1000) / elapsed_ms.max(1);
         let mut schedule = self.schedule.lock();
         let mut claims = Vec::new();
-        for wanted in self.landing.wants() {
-            claims.extend(schedule.claim_for(&wanted, rate));
+        // Before that, nobody knows how fast bytes come.
+        if elapsed_ms >= RATE_MIN_MS {
+            for wanted in self.landing.wants() {
+                claims.extend(schedule.claim_for(&wanted, AHEAD_SECONDS * rate));
+            }
         }
         if schedule.claims() == 0 {
             claims.extend(schedule.claim(u64::MAX));
