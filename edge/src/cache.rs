@@ -7,10 +7,12 @@
 //! disk stay within the capacity, plus what downloads in flight have written. Whether a caller may see a digest is not asked
 //! here.
 //!
-//! Failure: a file that is gone or has another length is forgotten, and counts as a miss. A disk that cannot take more rests
+//! Failure: a file that is gone or has another length is forgotten, and counts as a miss; one that somebody wrote to is
+//! doubtful until it was hashed again; a damaged one is put aside. A disk that cannot take more rests
 //! for a while ([`Cache::may_fill`]), and downloads pass by it. Crash: the directory is the truth, the table is filled
 //! from it at the start.
 
+pub mod scrub;
 pub mod table;
 
 use std::io;
@@ -34,6 +36,15 @@ use table::{Admission, Table};
 #[derive(Clone, Debug)]
 pub struct Cache(Arc<Inner>);
 
+/// A blob that is here.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// As it was when it was hashed.
+    Sound(BlobFile),
+    /// Maybe written to since; to be given to nobody before it was hashed again.
+    Doubtful(BlobFile),
+}
+
 /// How much a [`Cache`] keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheConfig {
@@ -45,6 +56,8 @@ pub struct CacheConfig {
     pub open_files: u64,
     /// How long a disk that failed to take a blob is left alone.
     pub disk_rest: Duration,
+    /// How much of what is on disk is hashed again in a second; nothing when zero.
+    pub scrub_bytes_per_second: u64,
 }
 
 #[derive(Debug)]
@@ -96,28 +109,59 @@ impl Cache {
     }
 
     /// Returns a blob, open, or none when it is not here.
-    pub async fn blob(&self, digest: &Digest) -> Option<BlobFile> {
+    pub async fn blob(&self, digest: &Digest) -> Option<Found> {
         let size = self.0.table.lock().touch(digest)?;
-        if let Some(blob) = self.0.open.get(digest) {
-            return Some(blob);
-        }
-        let (disk, owned) = (self.0.disk.clone(), *digest);
-        let opened = spawn_blocking(move || disk.open_blob(&owned)).await.ok()?;
-        match opened {
-            Ok(Some(blob)) if blob.size == size => {
+        let opened = match self.0.open.get(digest) {
+            Some(blob) => Ok(Some(blob)),
+            None => self.open_blob(digest).await?,
+        };
+        match opened.and_then(|blob| blob.map(|blob| Ok((blob.is_sealed()?, blob))).transpose()) {
+            Ok(Some((true, blob))) => {
                 self.0.open.insert(*digest, blob.clone());
-                Some(blob)
+                Some(Found::Sound(blob))
+            }
+            Ok(Some((false, blob)))
+                if blob.file.metadata().is_ok_and(|file| file.len() == size) =>
+            {
+                Some(Found::Doubtful(blob))
             }
             Ok(found) => {
-                tracing::warn!(digest = %digest, expected_bytes = size, found_bytes = ?found.map(|blob| blob.size), "cached file changed behind our back, forgotten");
+                tracing::warn!(%digest, expected_bytes = size, is_there = found.is_some(), "cached file cut off or gone, forgotten");
                 self.forget(digest).await;
                 None
             }
             Err(error) => {
-                tracing::warn!(digest = %digest, error = %error, "cached file not opened");
+                tracing::warn!(%digest, %error, "cached file not opened");
                 None
             }
         }
+    }
+
+    async fn open_blob(&self, digest: &Digest) -> Option<io::Result<Option<BlobFile>>> {
+        let (disk, owned) = (self.0.disk.clone(), *digest);
+        spawn_blocking(move || disk.open_blob(&owned)).await.ok()
+    }
+
+    /// Takes a doubtful blob for sound, after it was hashed. Blocks.
+    pub fn vouch(&self, digest: &Digest, blob: &BlobFile) {
+        if let Err(error) = blob.seal() {
+            tracing::warn!(%digest, %error, "cached file not sealed");
+            return;
+        }
+        self.0.open.insert(*digest, blob.clone());
+    }
+
+    /// Takes a damaged blob out of service. Blocks.
+    pub fn condemn(&self, digest: &Digest) {
+        tracing::warn!(%digest, "cached file is damaged, put aside");
+        self.0.metrics.damaged.inc();
+        self.0.table.lock().remove(digest);
+        self.0.open.invalidate(digest);
+        self.0.contents.invalidate(digest);
+        if let Err(error) = self.0.disk.quarantine(digest) {
+            tracing::warn!(%digest, %error, "damaged file not put aside");
+        }
+        self.count();
     }
 
     /// Returns the whole content of something small, or none when it is not here or is larger than `size_max`.
@@ -126,10 +170,11 @@ impl Cache {
             self.0.table.lock().touch(digest);
             return Some(content);
         }
-        let blob = self
-            .blob(digest)
-            .await
-            .filter(|blob| blob.size <= size_max)?;
+        // It is hashed here, so a doubtful one does.
+        let (Found::Sound(blob) | Found::Doubtful(blob)) = self.blob(digest).await?;
+        if blob.size > size_max {
+            return None;
+        }
         let read = spawn_blocking(move || read_whole(&blob)).await.ok()?;
         match read {
             // Small enough to be looked at again, so what rotted on disk is not served.
@@ -138,9 +183,8 @@ impl Cache {
                 Some(content)
             }
             Ok(_) => {
-                tracing::warn!(digest = %digest, "cached file is damaged, forgotten");
-                self.0.metrics.damaged.inc();
-                self.forget(digest).await;
+                let (cache, digest) = (self.clone(), *digest);
+                spawn_blocking(move || cache.condemn(&digest)).await.ok();
                 None
             }
             Err(error) => {
@@ -171,6 +215,11 @@ impl Cache {
         {
             self.fill_failed(&error);
         }
+    }
+
+    /// Whether a blob is here, as far as is known.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.0.table.lock().size(digest).is_some()
     }
 
     /// Whether the disk takes new blobs, as far as is known.

@@ -132,6 +132,7 @@ fn cache(section: &mut Section<'_>) -> CacheConfig {
         memory_bytes: size(section, "memory", ByteSize::mib(32)),
         open_files: section.take("open_files", 128),
         disk_rest: section.take("disk_rest", Duration::from_secs(10)),
+        scrub_bytes_per_second: size(section, "scrub", ByteSize::mib(4)),
     }
 }
 

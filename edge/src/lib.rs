@@ -39,7 +39,7 @@ use outport_core::telemetry::Metrics;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use cache::Cache;
+use cache::{Cache, scrub};
 use config::Config;
 use download::Downloads;
 use names::Names;
@@ -128,6 +128,9 @@ impl Edge {
             config.downloads,
             metrics.downloads.clone(),
         );
+        let rate = config.cache.scrub_bytes_per_second;
+        let scrub = scrub::run(resolver.cache().clone(), rate, seams.tasks.token());
+        drop(seams.tasks.spawn("scrub", scrub));
         drop(
             seams
                 .tasks

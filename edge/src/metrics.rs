@@ -88,6 +88,8 @@ pub struct SourceLabel {
 /// A kind of source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SourceKind {
+    /// The cache disk itself: what is there is hashed again.
+    Disk,
     /// Another node of the region.
     Sibling,
     /// The origin.
@@ -206,6 +208,7 @@ impl SourceKind {
     /// Returns the word in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Disk => "disk",
             Self::Sibling => "sibling",
             Self::Origin => "origin",
         }

@@ -15,6 +15,7 @@ use outport_core::oci::media::OCTET_STREAM;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::Fetch;
 
+use crate::cache::Found;
 use crate::coalesce::Role;
 use crate::download::follower::follow;
 use crate::download::{Downloads, Head};
@@ -99,7 +100,7 @@ impl Pull {
 
     async fn cached_blob(&self, wanted: Wanted<'_>) -> Option<Answer> {
         let Wanted { repo, digest, .. } = wanted;
-        let blob = self.resolver.cache().blob(digest).await?;
+        let found = self.resolver.cache().blob(digest).await?;
         let served = if self.resolver.known_blob(repo, digest).await.is_some() {
             Served::Hit
         } else {
@@ -108,8 +109,17 @@ impl Pull {
                 Err(error) => return Some(Err(error)),
             }
         };
-        let response = wanted.answer(blob.size, |range| Body::file(Arc::clone(&blob.file), range));
-        Some(Ok((response, served)))
+        match found {
+            Found::Sound(blob) => {
+                let read = |range| Body::file(Arc::clone(&blob.file), range);
+                Some(Ok((wanted.answer(blob.size, read), served)))
+            }
+            Found::Doubtful(blob) if wanted.fetch == Fetch::Head => {
+                Some(Ok((wanted.answer(blob.size, |_| Body::empty()), served)))
+            }
+            // It is read as one that comes in, and its end held back until it has been hashed.
+            Found::Doubtful(_) => None,
+        }
     }
 
     /// Asks, even when the link is known: a client that is told that the blob is there does not push it.
@@ -122,7 +132,8 @@ impl Pull {
     async fn missing_blob(&self, wanted: Wanted<'_>) -> Answer {
         let Wanted { repo, digest, .. } = wanted;
         for _ in 0..ATTEMPTS_MAX {
-            if !self.downloads.is_running(digest) && !self.resolver.cache().may_fill() {
+            let is_here = self.resolver.cache().has(digest);
+            if !is_here && !self.downloads.is_running(digest) && !self.resolver.cache().may_fill() {
                 return self.pass(wanted).await;
             }
             let (mut download, role) = self.downloads.follow(digest, repo, wanted.reach);
@@ -138,6 +149,7 @@ impl Pull {
                         follow(landing.clone(), through.clone(), range, attendee)
                     });
                     let served = match (role, source) {
+                        (_, SourceKind::Disk) => Served::Hit,
                         (Role::Asked, SourceKind::Sibling) => Served::Sibling,
                         (role, _) => served(role),
                     };

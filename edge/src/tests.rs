@@ -7,6 +7,7 @@ mod faults;
 mod names;
 mod origin;
 mod pulls;
+mod rot;
 mod siblings;
 
 use std::net::SocketAddr;

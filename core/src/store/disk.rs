@@ -12,6 +12,7 @@
 mod append;
 mod cache;
 mod durable;
+mod seal;
 mod stamp;
 
 use std::error::Error;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use outport_core::body::Body;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::RepoName;
-use outport_core::store::disk::Partial;
+use outport_core::store::disk::{BlobFile, Partial};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -22,6 +22,7 @@ use super::landing::{Landing, Writer};
 use super::schedule::Schedule;
 use super::spans::Spans;
 use super::{Head, Inner};
+use crate::cache::Found;
 use crate::metrics::{Outcome, SourceKind, SourceLabel};
 use crate::names::Moment;
 use crate::source::sources::{Patience, Question, Reach};
@@ -93,8 +94,10 @@ impl Fill<'_> {
             return Ended::Early(Head::Failed(OriginError::Busy));
         };
         // It may have come in since whoever asked for it looked.
-        if self.parts.cache.blob(self.digest).await.is_some() {
-            return Ended::Early(Head::Here);
+        match self.parts.cache.blob(self.digest).await {
+            Some(Found::Sound(_)) => return Ended::Early(Head::Here),
+            Some(Found::Doubtful(blob)) => return self.verify(blob, head).await,
+            None => {}
         }
         let (partial, left) = match self.open().await {
             Ok(opened) => opened,
@@ -111,6 +114,33 @@ impl Fill<'_> {
         };
         self.put_away(partial, &ended).await;
         ended
+    }
+
+    /// Hashes a blob that is here and doubtful, while readers follow.
+    async fn verify(&self, blob: BlobFile, head: &watch::Sender<Head>) -> Ended {
+        let here = std::iter::once(0..blob.size).collect();
+        let (writer, landing) =
+            Landing::new(Arc::clone(&blob.file), None, blob.size, *self.digest, here);
+        head.send_replace(Head::Landing(landing, SourceKind::Disk));
+        let (cache, digest) = (self.parts.cache.clone(), *self.digest);
+        let verified = blocking(move || {
+            let outcome = writer.hash_rest();
+            let is_sound = outcome.is_ok() && writer.finish().is_ok();
+            if is_sound {
+                cache.vouch(&digest, &blob);
+            } else {
+                cache.condemn(&digest);
+            }
+            outcome.map(|()| is_sound)
+        });
+        match verified.await {
+            Ok(true) => Ended::Kept,
+            Ok(false) => Ended::Mismatch,
+            Err(error) => {
+                tracing::warn!(digest = %self.digest, %error, "cached file not read");
+                Ended::Disk
+            }
+        }
     }
 
     /// Asks for bytes, from whoever is nearest.

@@ -150,6 +150,8 @@ impl Sources {
     pub fn distrust(&self, kind: SourceKind, digest: &Digest) {
         match kind {
             SourceKind::Origin => self.0.origin.count_mismatch(),
+            // That is put aside.
+            SourceKind::Disk => {}
             // Whoever it was of them: the download of this digest asks the first.
             SourceKind::Sibling => {
                 for index in self.0.ring.before_own(digest) {

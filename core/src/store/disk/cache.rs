@@ -19,7 +19,7 @@ use crate::body::Body;
 use crate::location::key::{Folder, Key};
 use crate::oci::digest::{Algorithm, Digest, Hasher};
 
-use super::{Disk, HASH_READ_BYTES, durable, open_locked};
+use super::{Disk, HASH_READ_BYTES, durable, open_locked, seal};
 
 /// A blob, open for reading; it can be read to its end also after it was deleted.
 #[derive(Clone, Debug)]
@@ -110,6 +110,15 @@ impl Disk {
         })
     }
 
+    /// Lists the blobs of one algorithm whose output begins with a byte.
+    pub fn entries_of(
+        &self,
+        algorithm: Algorithm,
+        byte: u8,
+    ) -> impl Iterator<Item = io::Result<Entry>> + use<> {
+        self.list(Folder::Prefix(algorithm, byte))
+    }
+
     /// Walks over the partials that are here, open ones included.
     pub fn partials(&self) -> impl Iterator<Item = io::Result<Entry>> + use<'_> {
         self.list(Folder::Downloads)
@@ -120,11 +129,12 @@ impl Disk {
         durable::remove(&self.path(Key::Download(digest)))
     }
 
-    /// Makes a partial durable and gives it its name; the caller has hashed every byte of it.
+    /// Makes a partial durable, seals it and gives it its name; the caller has hashed every byte of it.
     ///
     /// Readers of the partial go on reading the same file.
     pub fn publish(&self, partial: &Partial) -> io::Result<BlobFile> {
         partial.file.sync_data()?;
+        seal::put(&partial.file)?;
         durable::rename(&partial.path, &self.path(Key::Blob(&partial.digest)))?;
         let size = partial.file.metadata()?.len();
         Ok(BlobFile {
@@ -203,6 +213,17 @@ impl BlobFile {
     /// Returns the bytes of `range`, which lies within the file.
     pub fn body(self, range: Range<u64>) -> Body {
         Body::file(self.file, range)
+    }
+
+    /// Whether the file is as it was when its bytes were hashed: sealed, and as long.
+    pub fn is_sealed(&self) -> io::Result<bool> {
+        let metadata = self.file.metadata()?;
+        Ok(metadata.len() == self.size && seal::is_whole(&metadata))
+    }
+
+    /// Seals the file; the caller has hashed every byte of it.
+    pub fn seal(&self) -> io::Result<()> {
+        seal::put(&self.file)
     }
 
     /// Reads the blob and says whether it hashes to `digest`.

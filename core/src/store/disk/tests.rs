@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::conformance::{Instances, frames, fresh, put};
+use uuid::Uuid;
 
 fn instances() -> Ready<(Instances, TempDir)> {
     let root = TempDir::new().unwrap();

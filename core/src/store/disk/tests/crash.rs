@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use bytes::Bytes;
+use uuid::Uuid;
 
 use crate::store::StagedRecord;
 use crate::store::conformance::seeded;

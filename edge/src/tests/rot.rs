@@ -1,0 +1,100 @@
+//! Cached files that somebody wrote to, or that rotted.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use http::Method;
+
+use super::{Rig, blob_path, content, sha256};
+
+const LAYER: usize = 3_000_000;
+
+/// Has a blob brought in, and returns where it is.
+async fn cached(rig: &Rig, blob: &Bytes) -> PathBuf {
+    rig.origin.put_blob("a", blob);
+    let path = blob_path("a", blob);
+    rig.edge.get(&path).await.is(200, blob, "fwd=miss");
+    rig.edge.settle().await;
+    let hex = sha256(blob).hex();
+    let folder = rig.cache.path().join("blobs/sha256").join(&hex[..2]);
+    folder.join(hex)
+}
+
+fn write(file: &PathBuf, bytes: &[u8], offset: u64) -> File {
+    let file = File::options().write(true).open(file).unwrap();
+    file.write_all_at(bytes, offset).unwrap();
+    file
+}
+
+#[tokio::test]
+async fn a_file_that_was_written_to_is_hashed_before_its_end_leaves() {
+    let rig = Rig::new().await;
+    let blob = content(LAYER, 1);
+    let file = cached(&rig, &blob).await;
+    let path = blob_path("a", &blob);
+    write(&file, b"rotten", 1000);
+    let wrong = rig.edge.get(&path).await;
+    assert_eq!((wrong.status.as_u16(), wrong.body), (200, None));
+    rig.edge.settle().await;
+    assert_eq!(
+        rig.edge.metric("outport_edge_cache_damaged_total"),
+        Some(1.0)
+    );
+    assert!(!file.try_exists().unwrap());
+    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_touched_and_is_right_is_served_without_asking() {
+    let rig = Rig::new().await;
+    let blob = content(LAYER, 2);
+    let file = cached(&rig, &blob).await;
+    let path = blob_path("a", &blob);
+    write(&file, &blob[5..10], 5);
+    rig.origin.stop();
+    for _ in 0..2 {
+        rig.edge.get(&path).await.is(200, &blob, "hit");
+        rig.edge.settle().await;
+        rig.edge.head(&path).await.is(200, b"", "hit");
+    }
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_cut_off_or_deleted_is_fetched_again() {
+    let rig = Rig::new().await;
+    let blob = content(LAYER, 3);
+    let path = blob_path("a", &blob);
+    let file = cached(&rig, &blob).await;
+    let open = File::options().write(true).open(&file).unwrap();
+    open.set_len(10).unwrap();
+    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    rig.edge.settle().await;
+    // The open file outlives its name, and is as good.
+    std::fs::remove_file(&file).unwrap();
+    rig.edge.get(&path).await.is(200, &blob, "hit");
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_rots_without_a_trace_is_found() {
+    let rig = Rig::with(&["cache.scrub=1GiB"]).await;
+    let blob = content(LAYER, 4);
+    let file = cached(&rig, &blob).await;
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let written = write(&file, b"rotten", 2_000_000);
+    written.set_modified(modified).unwrap();
+    let found = async {
+        while rig.edge.metric("outport_edge_cache_damaged_total") != Some(1.0) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::PATIENCE, found).await.unwrap();
+    let path = blob_path("a", &blob);
+    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    assert_eq!(rig.origin.seen(&Method::GET, &path).len(), 2);
+    rig.edge.stop().await;
+}
