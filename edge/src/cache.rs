@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use crate::metrics::CacheMetrics;
 use crate::names::Names;
 use crate::source::breaker::{Breaker, BreakerConfig, Permit};
-use table::{Admission, Table};
+use table::{Admission, Home, Table};
 
 /// The cached blobs and manifests; cheap to clone.
 #[derive(Clone, Debug)]
@@ -205,7 +205,7 @@ impl Cache {
             let partial = cache.0.disk.partial(&digest)?;
             partial.truncate(0)?;
             partial.write_at(&content, 0)?;
-            cache.publish(&partial, content.len() as u64)
+            cache.publish(&partial, content.len() as u64, Home::Here)
         })
         .await
         .unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -246,19 +246,19 @@ impl Cache {
 
     /// Makes a file whose bytes hash to its digest durable, and takes it in. Blocks.
     ///
-    /// A blob larger than the whole cache is deleted; whoever has it open can go on.
-    pub fn publish(&self, partial: &Partial, size: u64) -> io::Result<()> {
+    /// A blob that is too large for the cache is deleted; whoever has it open can go on.
+    pub fn publish(&self, partial: &Partial, size: u64, home: Home) -> io::Result<()> {
         let digest = *partial.digest();
         // What lies behind it is the download's.
         partial.truncate(size)?;
         // There may be no room on the disk before.
         if !self.settle(|table| table.make_room(size)) {
-            tracing::info!(digest = %digest, size_bytes = size, "blob is larger than the cache, not kept");
+            tracing::info!(digest = %digest, size_bytes = size, "blob is too large for the cache, not kept");
             return partial.discard();
         }
         let blob = self.0.disk.publish(partial)?;
         self.0.open.insert(digest, blob);
-        self.settle(|table| table.admit(digest, size));
+        self.settle(|table| table.admit(digest, size, home));
         self.0.filling.lock().succeeded();
         Ok(())
     }
@@ -337,7 +337,7 @@ fn take_stock(disk: &Disk, capacity_bytes: u64) -> (Table, Vec<Digest>) {
     let mut table = Table::new(capacity_bytes);
     let mut gone = Vec::new();
     for entry in entries {
-        match table.admit(entry.digest, entry.size) {
+        match table.admit(entry.digest, entry.size, Home::Here) {
             Admission::Admitted { evicted } => gone.extend(evicted),
             Admission::TooLarge => gone.push(entry.digest),
         }

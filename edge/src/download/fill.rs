@@ -266,7 +266,8 @@ impl Fill<'_> {
 
     async fn publish(&self, partial: &Partial, size: u64) -> Ended {
         let (cache, partial) = (self.parts.cache.clone(), partial.clone());
-        match blocking(move || cache.publish(&partial, size)).await {
+        let home = self.parts.sources.home(self.digest);
+        match blocking(move || cache.publish(&partial, size, home)).await {
             Ok(()) => Ended::Kept,
             Err(error) => {
                 self.parts.cache.fill_failed(&error);

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::ring::Ring;
 use super::{IncomingBlob, Origin, OriginError, Span};
+use crate::cache::table::Home;
 use crate::metrics::SourceKind;
 
 /// Where blobs come from; cheap to clone.
@@ -95,6 +96,15 @@ impl Sources {
             siblings,
             overtake_after,
         }))
+    }
+
+    /// Returns which node keeps a blob for the region.
+    pub fn home(&self, digest: &Digest) -> Home {
+        if self.0.ring.before_own(digest).is_empty() {
+            Home::Here
+        } else {
+            Home::Sibling
+        }
     }
 
     /// Fetches bytes of a blob; returns when the head of the answer is in.
