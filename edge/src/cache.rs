@@ -263,6 +263,20 @@ impl Cache {
         Ok(())
     }
 
+    /// Makes room on a disk that is full although the capacity is kept; returns whether there was anything to delete. Blocks.
+    pub fn relieve(&self, bytes: u64) -> bool {
+        let evicted = self.0.table.lock().relieve(bytes);
+        tracing::warn!(
+            bytes,
+            evicted = evicted.len(),
+            "cache disk is full before its capacity is reached"
+        );
+        self.0.metrics.evictions.inc_by(evicted.len() as u64);
+        self.delete(&evicted);
+        self.count();
+        !evicted.is_empty()
+    }
+
     /// Carries out a decision of the table, and says whether it admits.
     fn settle(&self, decide: impl FnOnce(&mut Table) -> Admission) -> bool {
         let decision = decide(&mut self.0.table.lock());
@@ -296,6 +310,8 @@ impl Cache {
                 tracing::warn!(digest = %digest, error = %error, "evicted file not deleted");
             }
         }
+        // What is deleted takes room until nobody has it open.
+        self.0.open.run_pending_tasks();
         self.0.names.forget(digests.to_vec());
     }
 

@@ -20,6 +20,8 @@ pub mod postgres;
 pub mod process;
 pub mod s3;
 pub mod sqlite;
+pub mod strace;
+pub mod tmpfs;
 
 pub mod client;
 pub mod raw;

@@ -296,7 +296,11 @@ impl Edge {
 
     /// Starts an edge that finds its origin at an address.
     pub async fn start_at(origin: SocketAddr) -> Self {
-        let directory = Arc::new(TempDir::new().unwrap());
+        Self::start_in(Arc::new(TempDir::new().unwrap()), origin, &[]).await
+    }
+
+    /// Starts an edge in a directory, with more settings, `key=value`.
+    pub async fn start_in(directory: Arc<TempDir>, origin: SocketAddr, sets: &[&str]) -> Self {
         let path = directory.path().display();
         let config = format!(
             "name = \"eu-1\"\n[cache]\npath = \"{path}/cache\"\n[origin]\nurls = [\"http://{origin}\"]\n"
@@ -304,7 +308,7 @@ impl Edge {
         let mut node = Node {
             role: "edge",
             config,
-            sets: Vec::new(),
+            sets: sets.iter().map(|&set| set.to_owned()).collect(),
             addresses: None,
             directory,
             blobs: "cache/blobs",
@@ -342,6 +346,11 @@ impl Edge {
     /// Stops it cleanly.
     pub fn stop(&mut self) {
         self.0.end(Process::stop);
+    }
+
+    /// Waits until it has ended, as was seen to.
+    pub fn ended(&mut self) -> Ended {
+        self.0.process.take().expect("the node runs").ended()
     }
 
     /// Starts it again, over the same files and at the same addresses.

@@ -118,6 +118,11 @@ impl Process {
         process
     }
 
+    /// Returns its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Returns the address of a listener, `api` or `admin`.
     pub fn address(&self, listener: &str) -> SocketAddr {
         self.listeners[listener]
@@ -224,6 +229,17 @@ impl Process {
         let deadline = Timespec::try_from(STOP_DEADLINE).unwrap();
         let ended = poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&deadline)).unwrap();
         (ended == 1).then(|| self.child.wait().unwrap())
+    }
+
+    /// Whether it has ended, whatever made it.
+    pub fn has_ended(&self) -> bool {
+        let fd = pidfd_open(self.pid(), PidfdFlags::empty()).unwrap();
+        poll(
+            &mut [PollFd::new(&fd, PollFlags::IN)],
+            Some(&Timespec::default()),
+        )
+        .unwrap()
+            == 1
     }
 
     fn check_log(&self) {

@@ -11,6 +11,7 @@
 mod clients;
 mod database_away;
 mod distribution;
+mod edge_disk;
 mod edge_offline;
 mod memory;
 mod postgres;

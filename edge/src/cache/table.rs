@@ -180,6 +180,19 @@ impl Table {
         Admission::Admitted { evicted }
     }
 
+    /// Lets go of `bytes`, or of all that may go, though the capacity is kept: the disk has less than that.
+    pub fn relieve(&mut self, bytes: u64) -> Vec<Digest> {
+        let enough = self.bytes.saturating_sub(bytes);
+        let mut evicted = Vec::new();
+        while self.bytes > enough
+            && let Some(victim) = self.least_promising()
+        {
+            self.remove(&victim);
+            evicted.push(victim);
+        }
+        evicted
+    }
+
     /// Takes a blob in, as used now, and says which others must go for it.
     pub fn admit(&mut self, digest: Digest, size: u64, home: Home) -> Admission {
         self.remove(&digest);

@@ -321,7 +321,11 @@ impl Crew<'_> {
         let Batch { frames, bytes } = std::mem::take(batch);
         let (offset, writer) = (*written_to, Arc::clone(&self.writer));
         *written_to += bytes as u64;
-        Writing(Some(spawn_blocking(move || writer.write(offset, &frames))))
+        let cache = self.fill.parts.cache.clone();
+        Writing(Some(spawn_blocking(move || {
+            let missing = writer.size().saturating_sub(writer.arrived());
+            writer.write(offset, &frames, || cache.relieve(missing))
+        })))
     }
 }
 

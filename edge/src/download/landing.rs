@@ -245,9 +245,18 @@ impl Writer {
 
     /// Writes bytes at `offset`, lets readers have them, and hashes what can be; blocks.
     ///
-    /// When the disk fails the landing is abandoned.
-    pub(crate) fn write(&self, offset: u64, batch: &[Bytes]) -> io::Result<()> {
-        let outcome = self.try_write(offset, batch);
+    /// When the disk is full, and `relieve` has made room, once more; when it fails the landing is abandoned.
+    pub(crate) fn write(
+        &self,
+        offset: u64,
+        batch: &[Bytes],
+        relieve: impl FnOnce() -> bool,
+    ) -> io::Result<()> {
+        let mut outcome = self.try_write(offset, batch);
+        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+        if outcome.as_ref().is_err_and(is_full) && relieve() {
+            outcome = self.try_write(offset, batch);
+        }
         if outcome.is_err() {
             self.abandon();
         }

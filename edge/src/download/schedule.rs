@@ -235,7 +235,7 @@ impl Ramp {
         [received, missing]: [u64; 2],
         round_trip: Duration,
     ) -> usize {
-        let trial = TRIAL_MIN.max(round_trip * TRIAL_ROUND_TRIPS);
+        let trial = TRIAL_MIN.max(round_trip.saturating_mul(TRIAL_ROUND_TRIPS));
         let elapsed = now - self.since;
         if self.is_settled || round_trip < LONG_ROUND_TRIP || elapsed < trial {
             return self.connections;

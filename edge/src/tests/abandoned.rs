@@ -63,7 +63,7 @@ impl Abandoned {
         let (writer, landing) = landing(&blob);
         for at in (0..WRITTEN).step_by(50_000) {
             let batch = blob.slice(at..at + 50_000);
-            writer.write(at as u64, &[batch]).unwrap();
+            writer.write(at as u64, &[batch], || false).unwrap();
         }
         Self {
             origin,

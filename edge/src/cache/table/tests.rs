@@ -222,3 +222,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_disk_that_is_smaller_than_the_capacity_is_relieved() {
+    let mut table = Table::new(1000);
+    for number in 0..5 {
+        table.admit(digest(number), 10, Home::Here);
+    }
+    table.pin(digest(0)).unwrap();
+    assert_eq!(table.relieve(15).len(), 2);
+    assert_eq!(table.bytes(), 30);
+    assert_eq!(table.relieve(1000).len(), 2);
+    assert_eq!(table.size(&digest(0)), Some(10));
+    assert!(table.relieve(1).is_empty());
+}

@@ -22,7 +22,9 @@ fn state(landing: &Landing) -> State {
 fn bytes_are_released_as_they_come_and_the_end_when_it_matches() {
     let content = content(200_000);
     let (writer, landing) = landing(&content);
-    writer.write(0, &[content.slice(..100_000)]).unwrap();
+    writer
+        .write(0, &[content.slice(..100_000)], || false)
+        .unwrap();
     assert_eq!(landing.readable(0), 100_000);
     writer
         .write(
@@ -32,6 +34,7 @@ fn bytes_are_released_as_they_come_and_the_end_when_it_matches() {
                 Bytes::new(),
                 content.slice(150_000..),
             ],
+            || false,
         )
         .unwrap();
     let held_back_from = 200_000 - HELD_BACK_BYTES;
@@ -49,15 +52,17 @@ fn what_comes_ahead_is_readable_at_once_and_hashed_in_its_turn() {
     let content = content(3_000_000);
     let (writer, landing) = landing(&content);
     writer
-        .write(2_000_000, &[content.slice(2_000_000..)])
+        .write(2_000_000, &[content.slice(2_000_000..)], || false)
         .unwrap();
     assert_eq!(landing.readable(0), 0);
     assert_eq!(landing.readable(2_500_000), 3_000_000 - HELD_BACK_BYTES);
     assert!(writer.finish().is_err());
     writer
-        .write(1_000_000, &[content.slice(1_000_000..2_000_000)])
+        .write(1_000_000, &[content.slice(1_000_000..2_000_000)], || false)
         .unwrap();
-    writer.write(0, &[content.slice(..1_000_000)]).unwrap();
+    writer
+        .write(0, &[content.slice(..1_000_000)], || false)
+        .unwrap();
     writer.finish().unwrap();
     assert_eq!(landing.readable(0), 3_000_000);
 }
@@ -85,7 +90,9 @@ fn writers_on_many_threads_leave_nothing_unhashed() {
             scope.spawn(move || {
                 for at in (thread * 10_000..content.len()).step_by(40_000) {
                     let end = (at + 10_000).min(content.len());
-                    writer.write(at as u64, &[content.slice(at..end)]).unwrap();
+                    writer
+                        .write(at as u64, &[content.slice(at..end)], || false)
+                        .unwrap();
                 }
             });
         }
@@ -96,7 +103,7 @@ fn writers_on_many_threads_leave_nothing_unhashed() {
 #[test]
 fn a_small_blob_is_held_whole() {
     let (writer, landing) = landing(b"small");
-    writer.write(0, &["small".into()]).unwrap();
+    writer.write(0, &["small".into()], || false).unwrap();
     assert_eq!(landing.readable(0), 0);
     writer.finish().unwrap();
     assert_eq!(landing.readable(0), 5);
@@ -106,7 +113,7 @@ fn a_small_blob_is_held_whole() {
 fn wrong_and_short_content_breaks_it() {
     for wrong in ["smalL", "smal"] {
         let (writer, landing) = landing(b"small");
-        writer.write(0, &[wrong.into()]).unwrap();
+        writer.write(0, &[wrong.into()], || false).unwrap();
         assert!(writer.finish().is_err());
         drop(writer);
         assert!(matches!(state(&landing), State::Broken));
@@ -120,7 +127,7 @@ fn a_failing_disk_abandons_it_where_it_stands() {
     let read_only = Arc::new(File::open(file.path()).unwrap());
     let digest = Algorithm::Sha256.digest(b"small");
     let (writer, landing) = Landing::new(read_only, None, 5, digest, Spans::default());
-    assert!(writer.write(0, &["small".into()]).is_err());
+    assert!(writer.write(0, &["small".into()], || false).is_err());
     drop(writer);
     let State::Abandoned(position) = state(&landing) else {
         panic!("not abandoned");
@@ -134,7 +141,9 @@ fn only_recent_bytes_stay_in_memory() {
     let (writer, landing) = landing(&content);
     for at in (0..content.len()).step_by(100_000) {
         let end = (at + 100_000).min(content.len());
-        writer.write(at as u64, &[content.slice(at..end)]).unwrap();
+        writer
+            .write(at as u64, &[content.slice(at..end)], || false)
+            .unwrap();
     }
     assert_eq!(landing.recent(0), None);
     let last = content.len() as u64 - HELD_BACK_BYTES - 1;

@@ -151,6 +151,8 @@ fn connections_are_added_while_they_pay() {
     assert_eq!(settle(100_000_000, 10_000_000, long), 16);
     assert_eq!(settle(40_000_000, 10_000_000, long), 8);
     assert_eq!(settle(10_000_000, 10_000_000, long), 2);
+    // Nobody has answered yet.
+    assert_eq!(settle(100_000_000, 10_000_000, Duration::MAX), 1);
     let short = Duration::from_millis(1);
     assert_eq!(settle(100_000_000, 10_000_000, short), 1);
 }

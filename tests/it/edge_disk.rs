@@ -1,0 +1,163 @@
+//! An edge whose disk is full, fails, or is left behind by a process that was killed.
+
+use std::sync::Arc;
+
+use harness::content::Content;
+use harness::eventually::eventually;
+use harness::node::{Edge, Origin};
+use harness::process::Ended;
+use harness::repository::Repository;
+use harness::strace::Strace;
+use harness::tmpfs::Tmpfs;
+use http::Method;
+use outport_core::oci::digest::Digest;
+use tempfile::TempDir;
+
+const LAYER: u64 = 6 << 20;
+
+struct Rig {
+    origin: Origin,
+    edge: Edge,
+    /// How many layers there are.
+    layers: u64,
+}
+
+impl Rig {
+    async fn new(sets: &[&str]) -> Self {
+        Self::within(Arc::new(TempDir::new().unwrap()), sets).await
+    }
+
+    async fn within(directory: Arc<TempDir>, sets: &[&str]) -> Self {
+        let origin = Origin::start().await;
+        let edge = Edge::start_in(directory, origin.address(), sets).await;
+        Self {
+            origin,
+            edge,
+            layers: 0,
+        }
+    }
+
+    fn repository(&self) -> Repository {
+        Repository::new(self.edge.client(), "team/app")
+    }
+
+    /// Puts a layer at the origin that nobody has seen.
+    async fn new_layer(&mut self) -> (Content, Digest) {
+        self.layers += 1;
+        let content = Content::new(self.layers, LAYER);
+        let repository = self.repository().behind(self.origin.client());
+        (content, repository.push_content(content).await)
+    }
+
+    /// Pulls a layer, which has to come whole, and returns how the edge says that it had it.
+    async fn pull(&self, content: Content, digest: &Digest) -> String {
+        let mut open = self.repository().blob(Method::GET, digest).open().await;
+        assert_eq!(open.head.status, 200, "{}", open.head);
+        assert_eq!(open.read_content(content, 0).await.unwrap(), LAYER);
+        let status = open.head.header("cache-status");
+        status.split_once("; ").unwrap().1.to_owned()
+    }
+
+    /// Pulls a layer until it is there.
+    async fn until_hit(&self, content: Content, digest: &Digest) {
+        eventually("the layer in the cache", async || {
+            (self.pull(content, digest).await == "hit").then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_disk_smaller_than_the_capacity_goes_on_caching() {
+    let directory = Arc::new(TempDir::new().unwrap());
+    let disk = Tmpfs::mount(&directory.path().join("cache"), 40);
+    let mut rig = Rig::within(directory, &[]).await;
+    for _ in 0..12 {
+        let (content, digest) = rig.new_layer().await;
+        rig.pull(content, &digest).await;
+        rig.until_hit(content, &digest).await;
+    }
+    let Rig {
+        origin, mut edge, ..
+    } = rig;
+    edge.stop();
+    drop((origin, disk));
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_costs_no_client_its_bytes() {
+    let mut rig = Rig::new(&["cache.disk_rest=10ms"]).await;
+    for (syscall, fault) in [
+        ("pwritev", "error=EIO"),
+        ("pwritev", "error=ENOSPC:when=3+"),
+        ("pwrite64", "error=EIO:when=2+"),
+        ("fdatasync", "error=EIO"),
+        ("rename", "error=EIO"),
+        ("ftruncate", "error=EIO"),
+        ("utimensat", "error=EPERM"),
+        ("openat", "error=EMFILE:when=1..3"),
+    ] {
+        let (content, digest) = rig.new_layer().await;
+        let strace = Strace::inject(rig.edge.process(), syscall, fault);
+        for _ in 0..2 {
+            rig.pull(content, &digest).await;
+        }
+        drop(strace);
+        rig.until_hit(content, &digest).await;
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_is_killed_at_any_system_call_leaves_nothing_wrong() {
+    let mut rig = Rig::new(&[]).await;
+    let mut killed = 0;
+    for (syscall, whens) in [
+        ("flock", &[1][..]),
+        ("pwritev", &[1, 3, 6]),
+        ("pwrite64", &[1, 2, 4]),
+        ("ftruncate", &[1]),
+        ("fdatasync", &[1]),
+        ("utimensat", &[1]),
+        ("rename", &[1]),
+        ("fsync", &[1]),
+        ("openat", &[1, 2]),
+    ] {
+        for when in whens {
+            let (content, digest) = rig.new_layer().await;
+            let fault = format!("signal=KILL:when={when}");
+            let strace = Strace::inject(rig.edge.process(), syscall, &fault);
+            let open = rig.repository().blob(Method::GET, &digest).try_open().await;
+            if let Ok(mut open) = open
+                && open.head.status == 200
+            {
+                // It may break off, and must not be wrong.
+                open.read_content(content, 0).await.ok();
+            }
+            let is_dead = eventually("the end of the process or of the download", async || {
+                if rig.edge.process().has_ended() {
+                    return Some(true);
+                }
+                let head = rig
+                    .repository()
+                    .blob(Method::HEAD, &digest)
+                    .try_open()
+                    .await;
+                let head = head.ok()?.head;
+                let is_hit = head.status == 200 && head.header("cache-status").ends_with("; hit");
+                is_hit.then_some(false)
+            })
+            .await;
+            drop(strace);
+            if is_dead {
+                killed += 1;
+                assert_eq!(rig.edge.ended(), Ended::Badly);
+            } else {
+                rig.edge.kill();
+            }
+            rig.edge.start_again().await;
+            rig.pull(content, &digest).await;
+            rig.until_hit(content, &digest).await;
+        }
+    }
+    assert!(killed >= 8, "only {killed} system calls were ever made");
+}
