@@ -37,7 +37,7 @@ pub struct Sources<'a> {
     pub env: &'a [(String, String)],
     /// `key=value` of each `--set`.
     pub set: &'a [String],
-    /// Reads the file, and those that hold secrets.
+    /// Reads the file, and those that it names.
     pub read_file: &'a dyn Fn(&Path) -> io::Result<String>,
 }
 

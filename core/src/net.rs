@@ -4,3 +4,4 @@ pub mod client;
 pub mod content;
 pub mod respond;
 pub mod serve;
+pub mod tls;

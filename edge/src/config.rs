@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
-use outport_core::config::process::{log, loopback, name, positive, server};
+use outport_core::config::process::{log, loopback, name, positive, server, tls};
 use outport_core::config::{ByteSize, Loaded, Problems, Section, Sources};
 use outport_core::net::client::{self, BadBaseUrl, BaseUrl};
 use outport_core::net::serve;
+use outport_core::net::tls::Tls;
 use outport_core::process;
 use outport_core::telemetry;
 
@@ -33,6 +34,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where operators connect.
     pub admin_listen: SocketAddr,
+    /// What clients' connections are under, if anything.
+    pub tls: Option<Tls>,
     /// The directory of the cache.
     pub cache_path: PathBuf,
     /// How much is cached.
@@ -96,6 +99,7 @@ impl Config {
         let name = name(section, "name", "edge-1");
         let listen = section.take("listen", loopback(5000));
         let admin_listen = section.take("admin_listen", loopback(5100));
+        let tls = section.section("tls", tls);
         let (cache_path, cache, names) = section.section("cache", |section| {
             let path = section.take("path", PathBuf::from("data/edge"));
             (path, cache(section), names(section))
@@ -111,6 +115,7 @@ impl Config {
             name,
             listen,
             admin_listen,
+            tls,
             cache_path,
             cache,
             names,

@@ -33,7 +33,7 @@ use std::time::Duration;
 use outport_core::admin::{self, Readiness};
 use outport_core::net::client::{BadClient, Client};
 use outport_core::net::serve::Server;
-use outport_core::process;
+use outport_core::process::{self, Hangups};
 use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics;
 use tokio::net::TcpListener;
@@ -67,6 +67,8 @@ pub struct Seams {
     pub readiness: Readiness,
     /// What its tasks run on.
     pub tasks: Tasks,
+    /// When it is to read again what it has read.
+    pub hangups: Hangups,
 }
 
 /// Where an edge listens.
@@ -153,8 +155,14 @@ impl Edge {
             service,
         } = self;
         tracing::info!(name = config.name, region = config.region, "edge is up");
+        if let Some(tls) = config.tls.clone() {
+            let minding = tls.mind(seams.hangups.clone(), seams.tasks.clone());
+            drop(seams.tasks.spawn("certificate", minding));
+        }
         let ended = CancellationToken::new();
-        let public = Server::new("edge", config.server.clone(), &seams.metrics).run(
+        let server =
+            Server::new("edge", config.server.clone(), &seams.metrics).with_tls(config.tls);
+        let public = server.run(
             listeners.public,
             move |request| service.clone().call(request),
             shutdown.clone(),
@@ -206,7 +214,12 @@ fn sources(
 
 /// Runs an edge as this process, on the ports of its configuration, until the process is told to end.
 pub async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    let seams = Seams::default();
+    let tasks = Tasks::new();
+    let seams = Seams {
+        hangups: process::hangups(&tasks)?,
+        tasks,
+        ..Seams::default()
+    };
     let shutdown = process::termination(&seams.tasks)?;
     let (listen, admin_listen) = (config.listen, config.admin_listen);
     let edge = Edge::build(config, seams).await?;

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use outport_core::config::process::{log, loopback, name, positive, server};
+use outport_core::config::process::{log, loopback, name, positive, server, tls};
 use outport_core::config::{ByteSize, Loaded, Problems, Section, Sources};
 use outport_core::location::bucket::Limits;
 use outport_core::location::engine::s3;
 use outport_core::location::{self, LocationUrl};
 use outport_core::net::serve;
+use outport_core::net::tls::Tls;
 use outport_core::process;
 use outport_core::telemetry;
 
@@ -27,6 +28,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where operators connect.
     pub admin_listen: SocketAddr,
+    /// What the connections of clients and edges are under, if anything.
+    pub tls: Option<Tls>,
     /// Where the names are.
     pub database: DatabaseConfig,
     /// Where the bytes are.
@@ -86,6 +89,7 @@ impl Config {
         let region = name(section, "region", "local");
         let listen = section.take("listen", loopback(5001));
         let admin_listen = section.take("admin_listen", loopback(5101));
+        let tls = section.section("tls", tls);
         let database = section.section("database", database);
         let (location, location_options) = section.section("location", location);
         let names = section.section("names", |section| NamesConfig {
@@ -103,6 +107,7 @@ impl Config {
             region,
             listen,
             admin_listen,
+            tls,
             database: database?,
             location: location?,
             location_options,

@@ -27,7 +27,7 @@ use outport_core::admin::{self, Readiness};
 use outport_core::location::{self, Location};
 use outport_core::net::respond::chain;
 use outport_core::net::serve::Server;
-use outport_core::process;
+use outport_core::process::{self, Hangups};
 use outport_core::store::StoreError;
 use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics;
@@ -64,6 +64,8 @@ pub struct Seams {
     pub readiness: Readiness,
     /// What its tasks run on.
     pub tasks: Tasks,
+    /// When it is to read again what it has read.
+    pub hangups: Hangups,
 }
 
 /// Where an origin listens.
@@ -162,9 +164,15 @@ impl Origin {
         } = self;
         sweep.spawn(&seams.tasks);
         tracing::info!(region = config.region, "origin is up");
+        if let Some(tls) = config.tls.clone() {
+            let minding = tls.mind(seams.hangups.clone(), seams.tasks.clone());
+            drop(seams.tasks.spawn("certificate", minding));
+        }
         let ended = CancellationToken::new();
         let api = Arc::new(api);
-        let public = Server::new("origin", config.server.clone(), &seams.metrics).run(
+        let server =
+            Server::new("origin", config.server.clone(), &seams.metrics).with_tls(config.tls);
+        let public = server.run(
             listeners.public,
             move |request| {
                 let api = Arc::clone(&api);
@@ -234,7 +242,12 @@ fn watch(database: &Sql, seams: &Seams) {
 
 /// Runs an origin as this process, on the ports of its configuration, until the process is told to end.
 pub async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    let seams = Seams::default();
+    let tasks = Tasks::new();
+    let seams = Seams {
+        hangups: process::hangups(&tasks)?,
+        tasks,
+        ..Seams::default()
+    };
     let shutdown = process::termination(&seams.tasks)?;
     let (listen, admin_listen) = (config.listen, config.admin_listen);
     let origin = Origin::build(config, seams).await?;

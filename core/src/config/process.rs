@@ -1,10 +1,12 @@
 //! The keys that every process has.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::{ByteSize, Section};
 use crate::net::serve;
-use crate::telemetry;
+use crate::net::tls::{BadPair, Files, Texts, Tls};
+use crate::telemetry::{self, causes};
 
 /// Returns a default address.
 pub fn loopback(port: u16) -> SocketAddr {
@@ -58,6 +60,47 @@ pub fn server(section: &mut Section<'_>) -> serve::Config {
         max_streams: section.take("streams", default.max_streams),
         unsent_bytes: u32::try_from(section.take("unsent", unsent).as_u64()).unwrap_or(u32::MAX),
     }
+}
+
+/// Takes the keys of `[tls]`; without a certificate and a key, there is no TLS.
+pub fn tls(section: &mut Section<'_>) -> Option<Tls> {
+    let keys = ["certificate", "key"];
+    let given = keys.map(|key| section.has(key));
+    let [certificate, key] = keys.map(|key| section.take_text(key));
+    let interval = section.take("reload_interval", Duration::from_secs(10));
+    if interval.is_zero() {
+        section.problem("reload_interval", "expected more than 0");
+    }
+    match given {
+        [true, false] => section.problem("certificate", "needs a key beside it"),
+        [false, true] => section.problem("key", "needs a certificate beside it"),
+        _ => {}
+    }
+    let ((certificate, certificate_text), (key, key_text)) = (certificate?, key?);
+    let files = Files {
+        certificate,
+        key,
+        interval,
+    };
+    let texts = Texts {
+        certificate: certificate_text,
+        key: key_text,
+    };
+    let mut is_bad = false;
+    for problem in texts.problems() {
+        let key = match problem {
+            BadPair::Certificate(_) | BadPair::NoCertificate => "certificate",
+            _ => "key",
+        };
+        section.problem(key, causes(&problem));
+        is_bad = true;
+    }
+    if is_bad {
+        return None;
+    }
+    let tls = Tls::new(files, texts);
+    tls.inspect_err(|error| section.problem("key", causes(error)))
+        .ok()
 }
 
 /// Takes the keys of `[log]`.

@@ -76,7 +76,7 @@ impl<'a> Section<'a> {
 
     /// Takes a value that must be there.
     pub fn require<T: Setting>(&mut self, key: &str) -> Option<T> {
-        if !self.left.contains_key(key) {
+        if !self.has(key) {
             self.problem(key, format!("is missing: expected {}", T::EXPECTED));
         }
         self.take_opt(key)
@@ -95,15 +95,34 @@ impl<'a> Section<'a> {
                 None
             }
             (Some(text), None) => Some(Secret::new(text)),
-            (None, Some(path)) => match (self.read_file)(&path) {
-                Ok(text) => Some(Secret::of_file(&text)),
-                Err(error) => {
-                    let message = format!("{} cannot be read: {error}", path.display());
-                    self.problem(&file_key, message);
-                    None
-                }
-            },
+            (None, Some(path)) => {
+                let text = self.text(&file_key, &path)?;
+                Some(Secret::of_file(&text))
+            }
             (None, None) => None,
+        }
+    }
+
+    /// Takes the name of a file that may be absent, and its text.
+    pub fn take_text(&mut self, key: &str) -> Option<(PathBuf, String)> {
+        let path: PathBuf = self.take_opt(key)?;
+        let text = self.text(key, &path)?;
+        Some((path, text))
+    }
+
+    /// Whether a key is given, and not taken yet.
+    pub fn has(&self, key: &str) -> bool {
+        self.left.contains_key(key)
+    }
+
+    /// Reads the file that a key names.
+    fn text(&mut self, key: &str, path: &Path) -> Option<String> {
+        match (self.read_file)(path) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                self.problem(key, format!("{} cannot be read: {error}", path.display()));
+                None
+            }
         }
     }
 

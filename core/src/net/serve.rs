@@ -1,9 +1,9 @@
 //! The loop that serves HTTP, the same for every listener of both binaries.
 //!
-//! What: accepts connections up to a bound, sheds those beyond it, serves HTTP/1.1 and HTTP/2 (by prior knowledge) on the
-//! rest, and drains when told to stop.
+//! What: accepts connections up to a bound, sheds those beyond it, serves HTTP/1.1 and HTTP/2 on the rest, plain or under
+//! TLS, and drains when told to stop. What a client speaks is told by what it sends first, whatever ALPN came to.
 //!
-//! Invariants: every wait for a client has a bound: for its first byte, for the head of a request, between requests, for
+//! Invariants: every wait for a client has a bound: for its handshake and first byte, for the head of a request, between requests, for
 //! the rest of a body, for taking what it asked for. A body that breaks never ends cleanly: its connection is reset. Every
 //! response, those that hyper makes up by itself included, is one of a registry. A client that is answered while it sends
 //! reads the answer: what it still sends is read and thrown away, within bounds, before its connection is closed.
@@ -23,6 +23,7 @@ mod rest;
 mod shed;
 mod socket;
 mod stream;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub use exchange::{Peer, RequestId};
 
 use crate::body::Body;
+use crate::net::tls::Tls;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use accept::{Accept, Acceptor};
@@ -49,7 +51,8 @@ const SHED_CONNECTIONS: usize = 256;
 pub struct Config {
     /// How many connections are served at a time.
     pub max_connections: usize,
-    /// How long the first byte of a connection, and the head of a request from its first byte on, may take.
+    /// How long the first byte of a connection (the TLS handshake included), and the head of a request from its first byte on,
+    /// may take.
     pub header_timeout: Duration,
     /// How long a connection may idle between requests; longer than clients keep theirs (30 s), so that they close first.
     pub idle_timeout: Duration,
@@ -80,6 +83,7 @@ pub struct Server(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     config: Config,
+    tls: Option<Tls>,
     metrics: ServerMetrics,
 }
 
@@ -120,7 +124,22 @@ impl Server {
             let label = ("server".into(), name.into());
             ServerMetrics::register(registry.sub_registry_with_label(label))
         });
-        Self(Arc::new(Inner { config, metrics }))
+        Self(Arc::new(Inner {
+            config,
+            tls: None,
+            metrics,
+        }))
+    }
+
+    /// Returns it with its connections under TLS, if there is any.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Tls>) -> Self {
+        let (config, metrics) = (self.0.config.clone(), self.0.metrics.clone());
+        Self(Arc::new(Inner {
+            config,
+            tls,
+            metrics,
+        }))
     }
 
     /// Serves until `shutdown`, then drains.
@@ -143,7 +162,11 @@ impl Server {
         S: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let Inner { config, metrics } = &*self.0;
+        let Inner {
+            config,
+            tls,
+            metrics,
+        } = &*self.0;
         let served = Arc::new(Semaphore::new(config.max_connections));
         let shed = Arc::new(Semaphore::new(SHED_CONNECTIONS));
         let mut acceptor = Acceptor::new(listener, config.unsent_bytes);
@@ -171,9 +194,10 @@ impl Server {
             let Some(permit) = shutdown.run_until_cancelled(permit).await else {
                 break;
             };
+            let tls = tls.as_ref().map(Tls::server);
             drop(tasks.spawn("shed", async move {
                 let _permit = permit;
-                shed::refuse(stream).await;
+                shed::refuse(stream, tls).await;
             }));
         }
         drop(acceptor);

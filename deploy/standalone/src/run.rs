@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 
-use outport_core::process::{bind, termination};
+use outport_core::process::{bind, hangups, termination};
 use outport_core::telemetry::{self, Metrics};
 use outport_core::{admin::Readiness, tasks::Tasks};
 use outport_edge::Edge;
@@ -45,6 +45,7 @@ async fn serve_up(
 ) -> Outcome {
     let tasks = Tasks::new();
     let told = termination(&tasks)?;
+    let hangups = hangups(&tasks)?;
     let metrics = Metrics::default();
 
     let origin_listeners = outport_origin::Listeners {
@@ -58,6 +59,7 @@ async fn serve_up(
             metrics: metrics.clone(),
             readiness: Readiness::new(),
             tasks: tasks.child(),
+            hangups: hangups.clone(),
         },
     )
     .await?;
@@ -78,6 +80,7 @@ async fn serve_up(
             metrics,
             readiness: Readiness::new(),
             tasks: tasks.child(),
+            hangups: hangups.clone(),
         },
     )
     .await?;

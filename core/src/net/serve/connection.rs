@@ -4,14 +4,17 @@
 //! says of the protocol, a connection ends by one of [`End`].
 
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -22,9 +25,11 @@ use super::metrics::CutLabels;
 use super::rest::Lender;
 use super::socket::{Handle, Protocol, Socket};
 use super::stream::{StreamExchanges, Streams};
+use super::wire::{Transport, Wire};
 use super::{Config, Server};
 use crate::body::Body;
 use crate::net::respond::chain;
+use crate::net::tls::Tls;
 use crate::tasks::Tasks;
 
 /// How much of a body hyper gathers before it waits for the socket: less than one chunk of a file, so that each response
@@ -55,6 +60,8 @@ pub(super) struct Connection {
 enum End {
     /// By the protocol, well or not.
     Protocol(hyper::Result<()>),
+    /// Before it was known what the client speaks.
+    Unopened(io::Error),
     /// It was too slow.
     Cut(Cut),
     /// It outlived the drain.
@@ -74,19 +81,25 @@ impl Connection {
     {
         let _open = Open::count(self.server.clone());
         let config = &self.server.0.config;
-        let (mut socket, handle) = Socket::new(stream);
+        let handle = Handle::new();
+        let opening = open(
+            Wire::new(stream, handle.clone()),
+            handle.clone(),
+            self.tls(),
+        );
         let deadline = Instant::now() + config.header_timeout;
-        let protocol = self
+        let opened = self
             .shutdown
-            .run_until_cancelled(timeout_at(deadline, socket.protocol()));
-        let protocol = match protocol.await {
-            None | Some(Ok(Ok(None) | Err(_))) => return,
+            .run_until_cancelled(timeout_at(deadline, opening));
+        let (socket, protocol) = match opened.await {
+            None | Some(Ok(Ok(None))) => return,
             Some(Err(_elapsed)) => {
                 let deadline = handle.update(|activity, _| activity.deadline(config));
                 let cut = deadline.map_or(Cut::Silent, |(_, cut)| cut);
                 return self.note(&End::Cut(cut));
             }
-            Some(Ok(Ok(Some(protocol)))) => protocol,
+            Some(Ok(Err(error))) => return self.note(&End::Unopened(error)),
+            Some(Ok(Ok(Some(opened)))) => opened,
         };
         let io = TokioIo::new(socket);
         let exchanges = Exchanges {
@@ -119,6 +132,10 @@ impl Connection {
         self.note(&end);
     }
 
+    fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.server.0.tls.as_ref().map(Tls::server)
+    }
+
     /// Runs the connection to its end; what must not look like a clean end is marked before the socket can be dropped.
     async fn watch<C>(&self, mut connection: Pin<&mut C>, handle: &Handle) -> End
     where
@@ -143,7 +160,7 @@ impl Connection {
         match &end {
             End::Protocol(Err(error)) if error.is_user() => handle.reset_on_drop(),
             End::Cut(Cut::SendStall) | End::Reset => handle.reset_on_drop(),
-            End::Protocol(_) | End::Cut(_) => {}
+            End::Protocol(_) | End::Unopened(_) | End::Cut(_) => {}
         }
         end
     }
@@ -154,6 +171,10 @@ impl Connection {
             // A response that broke is logged with its request.
             End::Protocol(Err(error)) => {
                 tracing::debug!(peer = %self.peer, error = chain(error), "connection ended");
+            }
+            End::Unopened(error) => {
+                tracing::debug!(peer = %self.peer, %error, "connection not opened");
+                self.server.0.metrics.connections_unopened.inc();
             }
             End::Cut(cut) => {
                 tracing::debug!(peer = %self.peer, reason = cut.as_str(), "connection cut");
@@ -167,6 +188,18 @@ impl Connection {
             }
         }
     }
+}
+
+/// Makes the handshake, and waits until it is known what the client speaks; none when it leaves without a word.
+async fn open(
+    wire: Wire,
+    handle: Handle,
+    tls: Option<Arc<ServerConfig>>,
+) -> io::Result<Option<(Socket, Protocol)>> {
+    let transport = Transport::accept(wire, tls).await?;
+    let mut socket = Socket::new(transport, handle);
+    let protocol = socket.protocol().await?;
+    Ok(protocol.map(|protocol| (socket, protocol)))
 }
 
 /// Completes when nothing has happened for too long.

@@ -18,6 +18,7 @@ pub(super) struct ServerMetrics {
     pub(super) connections: Gauge,
     pub(super) connections_accepted: Counter,
     pub(super) connections_shed: Counter,
+    pub(super) connections_unopened: Counter,
     pub(super) connections_cut: Family<CutLabels, Counter>,
     pub(super) requests_in_flight: Gauge,
     pub(super) requests: Family<RequestLabels, Counter>,
@@ -75,6 +76,7 @@ impl ServerMetrics {
             connections: Gauge::default(),
             connections_accepted: Counter::default(),
             connections_shed: Counter::default(),
+            connections_unopened: Counter::default(),
             connections_cut: Family::default(),
             requests_in_flight: Gauge::default(),
             requests: Family::default(),
@@ -88,6 +90,7 @@ impl ServerMetrics {
             connections,
             connections_accepted,
             connections_shed,
+            connections_unopened,
             connections_cut,
             requests_in_flight,
             requests,
@@ -105,6 +108,11 @@ impl ServerMetrics {
             "connections_shed",
             "Connections refused, too many being open",
             connections_shed,
+        );
+        registry.register(
+            "connections_unopened",
+            "Connections that broke off before it was known what they speak, as by a bad handshake",
+            connections_unopened,
         );
         registry.register(
             "connections_cut",

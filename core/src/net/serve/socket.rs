@@ -1,12 +1,11 @@
 //! A connection's socket, as hyper sees it.
 //!
-//! What: tells the connection's [`Activity`] what happens, gives back the bytes that were read to find out the protocol,
+//! What: tells the connection's [`Activity`] what comes, gives back the bytes that were read to find out the protocol,
 //! replaces the empty error replies that hyper makes up by itself (a head that is too large or malformed) by ours, and
 //! lingers after a response that came before its request had been read (RFC 9112 section 9.6): our half is closed, and what
 //! the client still sends is thrown away, until it closes its half or the watch has enough.
 //!
 //! Invariant: hyper's own replies are told apart by the fact that no handler's response is owed, never by their bytes.
-//! Cancellation: a socket that is dropped after [`Handle::reset_on_drop`], or by a panic, is reset instead of closed.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -17,10 +16,10 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::activity::Activity;
+use super::wire::Transport;
 use crate::net::respond::hand_written_error;
 use crate::oci::error::{ApiError, ErrorCode};
 
@@ -33,7 +32,7 @@ const DISCARD_BYTES: usize = 16 * 1024;
 /// The socket of a connection.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Transport,
     handle: Handle,
     /// What was read before hyper was asked to.
     read_ahead: Bytes,
@@ -61,18 +60,13 @@ pub(super) enum Protocol {
 // === impl Socket ===
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> (Self, Handle) {
-        let handle = Handle(Arc::new(Mutex::new(State {
-            activity: Activity::new(Instant::now()),
-            reset_on_drop: false,
-        })));
-        let socket = Self {
+    pub(super) const fn new(stream: Transport, handle: Handle) -> Self {
+        Self {
             stream,
-            handle: handle.clone(),
+            handle,
             read_ahead: Bytes::new(),
             reply: Bytes::new(),
-        };
-        (socket, handle)
+        }
     }
 
     /// Reads until it is known what the client speaks; none when it sends nothing at all.
@@ -99,23 +93,13 @@ impl Socket {
         Ok(Some(protocol))
     }
 
-    /// Notes what writing came to, or swallows what hyper made up.
-    fn poll_sent(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.handle.update(|activity, now| match &sent {
-            Poll::Ready(_) => activity.sent(),
-            Poll::Pending => activity.send_blocked(now),
-        });
-        sent
-    }
-
     fn owes_response(&self) -> bool {
         self.handle.0.lock().activity.owes_response()
     }
 
     fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.reply.has_remaining() {
-            let sent = Pin::new(&mut self.stream).poll_write(cx, &self.reply);
-            let sent = ready!(self.poll_sent(sent))?;
+            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.reply))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -177,8 +161,7 @@ impl AsyncWrite for Socket {
             self.reply_instead(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
-        let sent = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.poll_sent(sent)
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -190,8 +173,7 @@ impl AsyncWrite for Socket {
             self.reply_instead(slices.first().map_or(&[], |slice| slice));
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
-        let sent = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.poll_sent(sent)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -200,8 +182,9 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_reply(cx))?;
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.handle.update(|activity, _| activity.flushed());
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -211,15 +194,6 @@ impl AsyncWrite for Socket {
             ready!(self.poll_discard(cx));
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if self.handle.0.lock().reset_on_drop || std::thread::panicking() {
-            // Fails only for a connection that is gone already.
-            drop(self.stream.set_zero_linger());
-        }
     }
 }
 
@@ -238,6 +212,13 @@ fn own_reply(hypers: &[u8]) -> Bytes {
 // === impl Handle ===
 
 impl Handle {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(State {
+            activity: Activity::new(Instant::now()),
+            reset_on_drop: false,
+        })))
+    }
+
     /// Notes something that happens now.
     pub(super) fn update<T>(&self, update: impl FnOnce(&mut Activity, Instant) -> T) -> T {
         update(&mut self.0.lock().activity, Instant::now())
@@ -246,5 +227,9 @@ impl Handle {
     /// Makes the client see a broken connection instead of a clean end.
     pub(super) fn reset_on_drop(&self) {
         self.0.lock().reset_on_drop = true;
+    }
+
+    pub(super) fn is_to_reset(&self) -> bool {
+        self.0.lock().reset_on_drop
     }
 }

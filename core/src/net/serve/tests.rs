@@ -1,6 +1,7 @@
 mod early;
 mod floods;
 mod streams;
+mod tls;
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,10 +33,18 @@ impl Running {
         S: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
+        Self::start_with(config, None, service).await
+    }
+
+    async fn start_with<S, F>(config: Config, tls: Option<Tls>, service: S) -> Self
+    where
+        S: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (metrics, shutdown) = (Metrics::new(), CancellationToken::new());
-        let server = Server::new("test", config, &metrics);
+        let server = Server::new("test", config, &metrics).with_tls(tls);
         let server = Tasks::new().spawn("server", server.run(listener, service, shutdown.clone()));
         Self {
             address,
