@@ -1,17 +1,20 @@
 //! A wire between two nodes that can be watched and cut.
 //!
-//! It passes bytes on as they are, and notes the request lines that go by.
+//! It passes bytes on as they are, and notes the request lines that go by. It can be as long and as narrow as one between
+//! regions.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 /// A wire from a port of its own to another node.
 #[derive(Debug)]
@@ -22,8 +25,28 @@ pub struct Wire {
     _accepting: JoinSet<()>,
 }
 
+/// How long and how narrow a wire is, for what comes back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shape {
+    /// How long each byte is under way.
+    pub delay: Duration,
+    /// How many bytes come in a second over one connection; any number when zero.
+    pub connection_bytes_per_second: u64,
+    /// How many come over all of them together; any number when zero.
+    pub bytes_per_second: u64,
+}
+
+/// When the next byte may go.
+#[derive(Debug)]
+struct Pace {
+    bytes_per_second: u64,
+    next: Instant,
+}
+
 #[derive(Debug)]
 struct Shared {
+    shape: Shape,
+    pace: Mutex<Pace>,
     to: SocketAddr,
     requests: Mutex<Vec<String>>,
     answered_bytes: AtomicU64,
@@ -32,15 +55,26 @@ struct Shared {
 /// A line of a request's head is shorter; what is longer is content.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
+/// How much is read at a time, and how many of those may be under way on a connection.
+const CHUNK_BYTES: usize = 64 * 1024;
+const CHUNKS_UNDER_WAY: usize = 256;
+
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
 // === impl Wire ===
 
 impl Wire {
-    /// Lays a wire to an address.
+    /// Lays a wire to an address, as short and as wide as this machine has it.
     pub async fn to(address: SocketAddr) -> Self {
+        Self::shaped(address, Shape::default()).await
+    }
+
+    /// Lays a wire of some length and width to an address.
+    pub async fn shaped(address: SocketAddr, shape: Shape) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shared = Arc::new(Shared {
+            shape,
+            pace: Mutex::new(Pace::new(shape.bytes_per_second)),
             to: address,
             requests: Mutex::default(),
             answered_bytes: AtomicU64::new(0),
@@ -129,7 +163,7 @@ async fn connect(mut near: TcpStream, shared: Arc<Shared>, mut is_cut: watch::Re
 }
 
 async fn asks(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared) {
-    let mut buffer = vec![0; 64 * 1024];
+    let mut buffer = vec![0; CHUNK_BYTES];
     let mut line = Vec::new();
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         for &byte in &buffer[..length] {
@@ -151,16 +185,54 @@ async fn asks(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared) {
 }
 
 async fn answers(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared) {
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        shared
-            .answered_bytes
-            .fetch_add(length as u64, Ordering::Relaxed);
-        if to.write_all(&buffer[..length]).await.is_err() {
-            return;
+    let (sender, mut under_way) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS_UNDER_WAY);
+    let mut own_pace = Pace::new(shared.shape.connection_bytes_per_second);
+    let near_end = async {
+        while let Some((arrives, chunk)) = under_way.recv().await {
+            sleep_until(arrives).await;
+            if to.write_all(&chunk).await.is_err() {
+                return;
+            }
+        }
+        drop(to.shutdown().await);
+    };
+    let far_end = async {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let bytes = length as u64;
+            shared.answered_bytes.fetch_add(bytes, Ordering::Relaxed);
+            let goes = own_pace.take(bytes).max(shared.pace.lock().take(bytes));
+            sleep_until(goes).await;
+            let chunk = (goes + shared.shape.delay, buffer[..length].to_vec());
+            if sender.send(chunk).await.is_err() {
+                break;
+            }
+        }
+        drop(sender);
+    };
+    tokio::join!(near_end, far_end);
+}
+
+// === impl Pace ===
+
+impl Pace {
+    fn new(bytes_per_second: u64) -> Self {
+        Self {
+            bytes_per_second,
+            next: Instant::now(),
         }
     }
-    drop(to.shutdown().await);
+
+    /// Returns when so many bytes may go.
+    #[expect(clippy::cast_precision_loss, reason = "a pace")]
+    fn take(&mut self, bytes: u64) -> Instant {
+        let goes = self.next.max(Instant::now());
+        if self.bytes_per_second > 0 {
+            let seconds = bytes as f64 / self.bytes_per_second as f64;
+            self.next = goes + Duration::from_secs_f64(seconds);
+        }
+        goes
+    }
 }
 
 // === impl Shared ===

@@ -13,6 +13,7 @@ mod database_away;
 mod distribution;
 mod edge_disk;
 mod edge_offline;
+mod long_link;
 mod memory;
 mod postgres;
 mod push_cut;
