@@ -26,6 +26,7 @@ pub mod tmpfs;
 pub mod client;
 pub mod raw;
 pub mod reply;
+pub mod tls;
 pub mod wire;
 
 pub mod content;

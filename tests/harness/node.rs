@@ -301,14 +301,24 @@ impl Edge {
 
     /// Starts an edge in a directory, with more settings, `key=value`.
     pub async fn start_in(directory: Arc<TempDir>, origin: SocketAddr, sets: &[&str]) -> Self {
+        let sets: Vec<_> = sets.iter().map(|&set| set.to_owned()).collect();
+        Self::start_all(directory, &format!("http://{origin}"), &sets).await
+    }
+
+    /// Starts an edge in front of the origin at a URL, with more keys set on the command line, `key=value`.
+    pub async fn start_with(origin: &str, sets: &[String]) -> Self {
+        Self::start_all(Arc::new(TempDir::new().unwrap()), origin, sets).await
+    }
+
+    async fn start_all(directory: Arc<TempDir>, origin: &str, sets: &[String]) -> Self {
         let path = directory.path().display();
         let config = format!(
-            "name = \"eu-1\"\n[cache]\npath = \"{path}/cache\"\n[origin]\nurls = [\"http://{origin}\"]\n"
+            "name = \"eu-1\"\n[cache]\npath = \"{path}/cache\"\n[origin]\nurls = [\"{origin}\"]\n"
         );
         let mut node = Node {
             role: "edge",
             config,
-            sets: sets.iter().map(|&set| set.to_owned()).collect(),
+            sets: sets.to_vec(),
             addresses: None,
             directory,
             blobs: "cache/blobs",

@@ -25,6 +25,8 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::eventually::eventually;
+
 /// How long a process may take to be ready.
 const START_DEADLINE: Duration = Duration::from_mins(1);
 /// How long a process may take to stop.
@@ -87,18 +89,36 @@ pub fn binary(name: &str) -> PathBuf {
     binary
 }
 
+/// Returns the command that runs `outport ROLE ARGS` and says nothing on standard output.
+fn command(role: &str, args: &[String], directory: &Path) -> Command {
+    let mut command = Command::new(binary("outport"));
+    command
+        .arg(role)
+        .args(args)
+        .current_dir(directory)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    command
+}
+
+/// Runs `outport ROLE ARGS`, which is to end by itself; returns its status and what it said.
+///
+/// # Panics
+///
+/// When a signal ends it.
+pub fn refusal(role: &str, args: &[String], directory: &Path) -> (i32, String) {
+    let output = command(role, args, directory).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().expect("a status"), said)
+}
+
 // === impl Process ===
 
 impl Process {
     /// Starts `outport ROLE ARGS` and waits until it is ready; what it says goes to a file in `directory`.
     pub async fn start(role: &str, args: &[String], directory: &Path) -> Self {
-        let mut child = Command::new(binary("outport"))
-            .arg(role)
-            .args(args)
-            .current_dir(directory)
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+        let mut child = command(role, args, directory)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -212,6 +232,13 @@ impl Process {
             kib * 1024
         };
         (value("VmRSS:"), value("VmHWM:"))
+    }
+
+    /// Waits until it has said something with all of `words` in one line.
+    pub async fn says(&self, words: &[&str]) {
+        let has_all = |line: &String| words.iter().all(|word| line.contains(word));
+        let what = words.join(" ");
+        eventually(&what, async || self.log().into_iter().find(has_all)).await;
     }
 
     /// Returns what it said so far, a line for each event.

@@ -21,3 +21,4 @@ mod refused_early;
 mod restart;
 mod s3;
 mod tidy;
+mod tls;
