@@ -2,7 +2,7 @@
 //!
 //! What: a pure table over digests and sizes. It answers *what to delete*; its caller deletes. When room is needed, the blob
 //! goes whose state (how often it was used, and how long ago) promises the fewest uses for the time that it would be kept,
-//! as learnt from all others ([`reuse`]); looked for among a sample. Blobs that left are remembered for a while, and go on
+//! as learnt from all others (`reuse`); looked for among a sample. Blobs that left are remembered for a while, and go on
 //! where they were when they come back. When blobs that were used once only fill too much of the cache, it is one of them
 //! that goes, whatever was learnt: so a scan cannot flush what is used again and again.
 //!

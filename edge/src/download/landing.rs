@@ -1,6 +1,6 @@
 //! A blob while it comes in: a growing file with several writers and many readers.
 //!
-//! What: [`Landing::new`] gives the [`Writer`] and a [`Landing`], which is a handle for any number of readers, each at its own
+//! What: `Landing::new` gives the [`Writer`] and a [`Landing`], which is a handle for any number of readers, each at its own
 //! offset. Bytes are written in batches on blocking threads, in any order; as soon as they are, readers get them. They are
 //! hashed in order: a batch that continues what is hashed from memory, one that came ahead from the file, later. A reader
 //! that keeps up is handed the very bytes that came from the source; one that does not reads the file.
@@ -13,7 +13,7 @@
 //! that each reader can go on by itself.
 //!
 //! Cancellation: a reader that goes away is not noticed by anybody. A writer of which the last handle is dropped before
-//! [`Writer::finish`] breaks the landing.
+//! `Writer::finish` breaks the landing.
 //!
 //! Crash: what is in the file is written down behind it, see `journal`.
 

@@ -8,7 +8,6 @@ use harness::eventually::eventually;
 use harness::node::Origin;
 use harness::repository::Repository;
 use harness::s3::S3Server;
-use object_store::ObjectStore as _;
 use outport_core::clock;
 use outport_core::location::engine::Engine as _;
 use outport_core::location::engine::s3::S3;
@@ -114,7 +113,7 @@ async fn a_blob_that_is_deleted_while_it_moves_does_not_come_back() {
             let objects = engine.objects().list(None);
             let objects: Vec<_> = objects.try_collect().await.unwrap();
             let mut paths = objects.iter().map(|object| object.location.as_ref());
-            if paths.any(|path| path.ends_with(".claim")) {
+            if paths.any(|path| path.rsplit_once('.').is_some_and(|(_, end)| end == "claim")) {
                 return;
             }
         }

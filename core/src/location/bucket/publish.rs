@@ -215,13 +215,11 @@ impl Session<'_> {
     }
 
     fn multipart_path(&self) -> Path {
-        match self.state.destination() {
-            Some(digest) => self.bucket.path(Key::Blob(&digest)),
-            None => {
-                let upload = self.state.upload_of(self.staged.id());
-                self.bucket.path(Key::Upload(upload))
-            }
+        if let Some(digest) = self.state.destination() {
+            return self.bucket.path(Key::Blob(&digest));
         }
+        let upload = self.state.upload_of(self.staged.id());
+        self.bucket.path(Key::Upload(upload))
     }
 
     async fn copy(&self, from: &Path, to: &Path) -> Result<(), CommitError> {
