@@ -2,5 +2,4 @@
 
 mod away;
 mod conformance;
-mod moves;
 mod secrets;

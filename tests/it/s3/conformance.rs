@@ -17,7 +17,6 @@ async fn instances() -> (Instances, Arc<S3Server>) {
         limits: Limits {
             part_bytes: 5 * MIB,
             copy_bytes: 6 << 20,
-            copy_now_bytes: 6 << 20,
             ..Limits::default()
         },
         ..server.options()
