@@ -13,7 +13,7 @@
 //! Time is counted in uses of the whole cache. A use right after another of the same blob, by a client that reads it in parts
 //! or by a crowd, is the same use.
 //!
-//! Why not a policy behind a trait: there is one. `tests/bench/cache.rs` has others beside it.
+//! Why not a policy behind a trait: there is one.
 
 mod ghosts;
 mod reuse;
