@@ -67,8 +67,22 @@ pub trait ContentStore: fmt::Debug + Send + Sync + 'static {
     /// Idempotent: a blob that is already here stays as it is. After a mismatch nothing is left of what was staged.
     async fn commit(&self, staged: Staged, digest: &Digest) -> Result<(), CommitError>;
 
-    /// Forgets what is staged; forgetting what is not here succeeds.
+    /// Forgets what is staged; forgetting what is not here succeeds. A blob that was published of it stays.
     async fn discard(&self, staged: Staged) -> Result<(), StoreError>;
+
+    /// Goes on with what the commit of a blob has put off: to be called behind a commit, and again for what
+    /// [`Self::unsettled`] names. Nothing is to be seen of it: the blob is published already.
+    ///
+    /// Any number of instances may do so at once; what another one is at is left to it. When the future is dropped, or
+    /// fails, another call goes on.
+    async fn settle(&self, _digest: &Digest, _now: SystemTime) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Returns the blobs of which something has been put off, by any instance.
+    async fn unsettled(&self) -> Result<Vec<Digest>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Deletes what is staged and was not written to since `before`; returns how much that was.
     ///

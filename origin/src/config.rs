@@ -168,6 +168,8 @@ fn limits(section: &mut Section<'_>) -> Limits {
         parts_in_flight_total: count(section, "parts", 8),
         copy_bytes: copy.as_u64(),
         copies_in_flight: count(section, "copies", 8),
+        copy_now_bytes: section.take("copy_now", ByteSize::mib(16)).as_u64(),
+        move_grace: section.take("move_grace", Duration::from_hours(1)),
     }
 }
 

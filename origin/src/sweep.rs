@@ -1,7 +1,7 @@
-//! Forgets upload sessions that nobody has touched for long.
+//! Forgets upload sessions that nobody has touched for long, and goes on with what commits have put off.
 //!
 //! What: a task that wakes up every now and then, asks the metadata for sessions older than the expiry, and drops what they
-//! have staged, then the session. Any number of origins may do so at once.
+//! have staged, then the session; then it settles what the store names. Any number of origins may do so at once.
 //!
 //! Failure: logged, and tried again at the next turn. Crash: what was dropped without its session is dropped again.
 
@@ -48,10 +48,18 @@ impl Sweep {
                     () = token.cancelled() => return,
                     _ = turns.tick() => {}
                 }
-                match self.turn().await {
-                    Ok(0) => {}
-                    Ok(forgotten) => tracing::info!(uploads = forgotten, "forgot stale uploads"),
-                    Err(error) => tracing::warn!(error = chain(&*error), "forget stale uploads"),
+                match token.run_until_cancelled(self.turn()).await {
+                    None => return,
+                    Some(Ok(0)) => {}
+                    Some(Ok(forgotten)) => {
+                        tracing::info!(uploads = forgotten, "forgot stale uploads");
+                    }
+                    Some(Err(error)) => {
+                        tracing::warn!(error = chain(&*error), "forget stale uploads");
+                    }
+                }
+                if token.run_until_cancelled(self.settle()).await.is_none() {
+                    return;
                 }
             }
         }));
@@ -82,5 +90,21 @@ impl Sweep {
         // What a crash left behind: bytes of no session.
         forgotten += self.store.sweep(before).await?;
         Ok(forgotten)
+    }
+
+    /// Goes on with everything that the store has put off.
+    async fn settle(&self) {
+        let unsettled = match self.store.unsettled().await {
+            Ok(unsettled) => unsettled,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "look for unsettled blobs");
+                return;
+            }
+        };
+        for digest in unsettled {
+            if let Err(error) = self.store.settle(&digest, clock::now()).await {
+                tracing::warn!(%digest, error = chain(&error), "settle a blob");
+            }
+        }
     }
 }

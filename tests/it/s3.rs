@@ -2,4 +2,5 @@
 
 mod away;
 mod conformance;
+mod moves;
 mod secrets;

@@ -2,8 +2,8 @@
 //!
 //! What: content is cut into parts of a multipart upload. What does not fill a part at the end of an append is kept as an
 //! object of its own, the tail, and begins the next part. When the destination is known from the start, the upload is made for
-//! the blob's own key and completing it publishes the blob; otherwise it is made for the session's key, completed there, and
-//! copied within the store. A small blob with a known destination is one `PUT`.
+//! the blob's own key and completing it publishes the blob; otherwise it is made for a key of its own, completed there, and
+//! a small blob is copied within the store, while a large one is read from there until it has moved (`moves`). A small blob with a known destination is one `PUT`.
 //!
 //! Invariants: nothing is at a blob's key that did not hash to its name before it was put there, completed or copied. The
 //! cutting depends on offsets only, and every tail has its own key, so that an append that was thought dead does no harm to
@@ -14,18 +14,22 @@
 //! (set such a rule: a dropped append can leave one behind that nobody knows) and [`ContentStore::sweep`] deletes old tails.
 
 mod append;
+mod copy;
 mod error;
+mod moves;
 mod publish;
 mod state;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use futures_util::TryStreamExt as _;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
-use object_store::{Error, GetOptions, ObjectStoreExt as _};
+use object_store::{Error, GetOptions, ObjectMeta, ObjectStoreExt as _, PutPayload};
 use tokio::sync::Semaphore;
 
 use crate::body::Body;
@@ -35,6 +39,7 @@ use crate::oci::digest::Digest;
 use crate::store::{Appended, CommitError, Content, ContentStore, Staged, StoreError};
 
 use self::error::{found, store_error};
+use self::moves::Moves;
 
 /// The bounds of what a bucket is asked to do.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +56,10 @@ pub struct Limits {
     pub copy_bytes: u64,
     /// How many ranges of one object are copied at a time.
     pub copies_in_flight: usize,
+    /// The largest blob that a commit waits for the copy of, when there has to be one.
+    pub copy_now_bytes: u64,
+    /// How long the bytes of an upload stay when the blob has moved from there: as long as somebody may be reading them.
+    pub move_grace: Duration,
 }
 
 /// A bucket of an object store.
@@ -64,7 +73,15 @@ struct Inner {
     limits: Limits,
     /// Who holds a permit may have a part under way.
     parts: Semaphore,
+    /// Who holds a permit may copy a blob to where it belongs.
+    moves: Semaphore,
 }
+
+/// How many objects are looked at in one sweep.
+const SWEPT_MAX: usize = 10_000;
+
+/// How many blobs are copied to where they belong at a time.
+const MOVES_IN_FLIGHT: usize = 2;
 
 // === impl Limits ===
 
@@ -76,6 +93,8 @@ impl Default for Limits {
             parts_in_flight_total: 8,
             copy_bytes: 1 << 30,
             copies_in_flight: 8,
+            copy_now_bytes: 16 << 20,
+            move_grace: Duration::from_hours(1),
         }
     }
 }
@@ -101,6 +120,7 @@ impl Bucket {
             engine,
             prefix: prefix.to_owned(),
             parts: Semaphore::new(limits.parts_in_flight_total.max(1)),
+            moves: Semaphore::new(MOVES_IN_FLIGHT),
             limits,
         }))
     }
@@ -115,9 +135,45 @@ impl Bucket {
         parts.filter(|part| !part.is_empty()).collect()
     }
 
+    async fn object(&self, path: &Path) -> Result<Option<ObjectMeta>, StoreError> {
+        found(self.0.engine.objects().head(path).await)
+    }
+
     async fn object_size(&self, path: &Path) -> Result<Option<u64>, StoreError> {
-        let head = self.0.engine.objects().head(path).await;
-        Ok(found(head)?.map(|object| object.size))
+        Ok(self.object(path).await?.map(|object| object.size))
+    }
+
+    /// Returns the bytes of a small object.
+    async fn content(&self, path: &Path) -> Result<Option<Bytes>, StoreError> {
+        let Some(object) = found(self.0.engine.objects().get(path).await)? else {
+            return Ok(None);
+        };
+        found(object.bytes().await)
+    }
+
+    async fn put(&self, path: &Path, payload: PutPayload) -> Result<(), StoreError> {
+        let put = self.0.engine.objects().put(path, payload).await;
+        put.map(drop).map_err(store_error)
+    }
+
+    /// Aborts a multipart upload; aborting one that is complete, or aborted, succeeds and does nothing.
+    async fn abort(&self, path: &Path, multipart: &str) -> Result<(), StoreError> {
+        let (store, multipart) = (self.0.engine.multipart(), multipart.to_owned());
+        found(store.abort_multipart(path, &multipart).await).map(drop)
+    }
+
+    async fn open(&self, path: &Path, range: Range<u64>) -> Result<Option<Body>, StoreError> {
+        let length = range.end - range.start;
+        let options = GetOptions {
+            range: Some(range.into()),
+            ..GetOptions::default()
+        };
+        let object = self.0.engine.objects().get_opts(path, options).await;
+        let Some(object) = found(object)? else {
+            return Ok(None);
+        };
+        let frames = object.into_stream().map_err(std::io::Error::from);
+        Ok(Some(Body::stream(frames).with_exact_len(length)))
     }
 
     /// Deletes an object; deleting what is not there succeeds.
@@ -129,31 +185,33 @@ impl Bucket {
 #[async_trait]
 impl ContentStore for Bucket {
     async fn size(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
-        self.object_size(&self.path(Key::Blob(digest))).await
+        let size = self.object_size(&self.path(Key::Blob(digest))).await?;
+        match size {
+            Some(size) => Ok(Some(size)),
+            None => Moves::of(self, digest).await?.size().await,
+        }
     }
 
     async fn read(&self, digest: &Digest, range: Range<u64>) -> Result<Option<Body>, StoreError> {
-        let length = range.end - range.start;
-        if length == 0 {
+        if range.is_empty() {
             // Stores refuse a range of no bytes.
             let size = self.size(digest).await?;
             return Ok(size.map(|_| Body::empty()));
         }
-        let options = GetOptions {
-            range: Some(range.into()),
-            ..GetOptions::default()
-        };
-        let path = self.path(Key::Blob(digest));
-        let object = self.0.engine.objects().get_opts(&path, options).await;
-        let Some(object) = found(object)? else {
-            return Ok(None);
-        };
-        let frames = object.into_stream().map_err(std::io::Error::from);
-        Ok(Some(Body::stream(frames).with_exact_len(length)))
+        let blob = self.path(Key::Blob(digest));
+        if let Some(body) = self.open(&blob, range.clone()).await? {
+            return Ok(Some(body));
+        }
+        for path in Moves::of(self, digest).await?.paths() {
+            if let Some(body) = self.open(&path, range.clone()).await? {
+                return Ok(Some(body));
+            }
+        }
+        Ok(None)
     }
 
     async fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.remove(&self.path(Key::Blob(digest))).await
+        moves::delete(self, digest).await
     }
 
     async fn append(
@@ -173,14 +231,38 @@ impl ContentStore for Bucket {
         publish::forget(self, &staged).await
     }
 
+    async fn settle(&self, digest: &Digest, now: SystemTime) -> Result<(), StoreError> {
+        moves::settle(self, digest, now).await
+    }
+
+    async fn unsettled(&self) -> Result<Vec<Digest>, StoreError> {
+        moves::all(self).await
+    }
+
     /// Multipart uploads are not objects: the bucket's own rules must abort old ones.
     async fn sweep(&self, before: SystemTime) -> Result<u64, StoreError> {
-        let objects = self.0.engine.objects();
         let folder = self.path_of(&Folder::Uploads.path());
-        let mut listing = objects.list(Some(&folder));
+        let listing = self.0.engine.objects().list(Some(&folder));
+        let old = listing.try_filter(|object| {
+            std::future::ready(SystemTime::from(object.last_modified) < before)
+        });
+        let old: Vec<_> = old
+            .take(SWEPT_MAX)
+            .try_collect()
+            .await
+            .map_err(store_error)?;
+        if old.is_empty() {
+            return Ok(0);
+        }
+        // Only now, so that what became a blob meanwhile is known as one.
+        let blobs: HashSet<_> = moves::uploads(self).await?.into_iter().collect();
         let mut count = 0;
-        while let Some(object) = listing.try_next().await.map_err(store_error)? {
-            if SystemTime::from(object.last_modified) < before {
+        for object in old {
+            let upload = object
+                .location
+                .filename()
+                .and_then(|name| name.parse().ok());
+            if upload.is_none_or(|upload| !blobs.contains(&upload)) {
                 self.remove(&object.location).await?;
                 count += 1;
             }

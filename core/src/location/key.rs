@@ -6,6 +6,8 @@
 //!   blobs/<alg>/<2 hex>/<hex>         whole, verified blobs
 //!   uploads/<uuid>                    bytes of a session, on their way to a name
 //!   uploads/<uuid>.tails/<uuid>       the end of a session that is too short for a part (object stores only)
+//!   moves/<alg>.<hex>/<uuid>          says that the bytes of a blob are those of an upload (object stores only)
+//!   moves/<alg>.<hex>/<uuid>.claim    says that somebody copies them to where they belong, and how (object stores only)
 //!   downloads/<alg>.<hex>             what an edge is fetching (disks only)
 //!   quarantine/<alg>.<hex>            what was found not to hash to its name (disks only)
 //! ```
@@ -28,11 +30,18 @@ pub enum Key<'a> {
     Upload(Uuid),
     /// The last bytes of an upload session, and which append left them.
     UploadTail(Uuid, Uuid),
+    /// Says that the bytes of a blob are those of an upload.
+    Move(&'a Digest, Uuid),
+    /// Says that somebody copies the bytes of a blob to where they belong.
+    MoveClaim(&'a Digest, Uuid),
     /// A blob on its way in from somewhere else.
     Download(&'a Digest),
     /// A blob that was found not to hash to its name.
     Quarantined(&'a Digest),
 }
+
+/// What the name of a claim ends in.
+pub(crate) const CLAIM: &str = ".claim";
 
 /// A folder of [`Key`]s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +56,10 @@ pub enum Folder {
     Uploads,
     /// Of the last bytes of an upload session.
     Tails(Uuid),
+    /// Of what is said of all blobs whose bytes are those of uploads.
+    Moves,
+    /// Of what is said of one of them.
+    MovesOf(Digest),
     /// Of blobs on their way in.
     Downloads,
     /// Of damaged blobs.
@@ -66,6 +79,10 @@ impl Key<'_> {
             }
             Self::Upload(id) => format!("{}/{id}", Folder::Uploads.path()),
             Self::UploadTail(id, append) => format!("{}/{append}", Folder::Tails(*id).path()),
+            Self::Move(digest, upload) => format!("{}/{upload}", Folder::MovesOf(**digest).path()),
+            Self::MoveClaim(digest, id) => {
+                format!("{}/{id}{CLAIM}", Folder::MovesOf(**digest).path())
+            }
             Self::Download(digest) => in_one_folder(Folder::Downloads, digest),
             Self::Quarantined(digest) => in_one_folder(Folder::Quarantine, digest),
         }
@@ -87,6 +104,8 @@ impl Folder {
             Self::Prefix(algorithm, byte) => format!("blobs/{algorithm}/{byte:02x}"),
             Self::Uploads => "uploads".to_owned(),
             Self::Tails(id) => format!("{}.tails", Key::Upload(*id).path()),
+            Self::Moves => "moves".to_owned(),
+            Self::MovesOf(digest) => in_one_folder(Self::Moves, digest),
             Self::Downloads => "downloads".to_owned(),
             Self::Quarantine => "quarantine".to_owned(),
         }
@@ -96,8 +115,14 @@ impl Folder {
     pub fn digest(&self, file_name: &str) -> Option<Digest> {
         let digest: Digest = match self {
             Self::Prefix(algorithm, _) => format!("{algorithm}:{file_name}").parse().ok()?,
-            Self::Downloads | Self::Quarantine => file_name.replacen('.', ":", 1).parse().ok()?,
-            Self::Blobs | Self::Algorithm(_) | Self::Uploads | Self::Tails(_) => return None,
+            Self::Moves | Self::Downloads | Self::Quarantine => {
+                file_name.replacen('.', ":", 1).parse().ok()?
+            }
+            Self::Blobs
+            | Self::Algorithm(_)
+            | Self::Uploads
+            | Self::Tails(_)
+            | Self::MovesOf(_) => return None,
         };
         match self {
             Self::Prefix(_, byte) if digest.output()[0] != *byte => None,
@@ -121,6 +146,11 @@ mod tests {
         check(Key::Blob(&digest), format!("blobs/sha256/e3/{hex}"));
         check(Key::Upload(id), format!("uploads/{id}"));
         check(Key::UploadTail(id, id), format!("uploads/{id}.tails/{id}"));
+        check(Key::Move(&digest, id), format!("moves/sha256.{hex}/{id}"));
+        check(
+            Key::MoveClaim(&digest, id),
+            format!("moves/sha256.{hex}/{id}.claim"),
+        );
         check(Key::Download(&digest), format!("downloads/sha256.{hex}"));
         check(
             Key::Quarantined(&digest),

@@ -12,12 +12,14 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future, stream};
 use http_body_util::BodyExt as _;
 use uuid::Uuid;
 
+use crate::clock;
 use crate::oci::digest::{Algorithm, Digest};
 use crate::store::{
     AppendError, Appended, CommitError, Content, ContentStore, Staged, StagedRecord,
@@ -45,6 +47,7 @@ macro_rules! content_store_tests {
             small_chunks, one_append, many_tiny_appends, frames_of_all_sizes, large, empty, empty_without_append,
             mismatch, resume_elsewhere, resume_over_unaccounted, overtaken, resume_large_elsewhere, commit_twice, append_after_commit, commit_same_digest_at_once,
             commit_what_is_here, ranges, missing, delete, discard, sha512_staged, sha512_named_late,
+            settle, settle_after_delete, discard_after_commit, settle_at_once,
             broken_content, broken_large_content, dropped_append, one_append_at_a_time, gone);
     };
     (@each $instances:path; $($name:ident),+) => {
@@ -309,6 +312,81 @@ pub async fn discard(stores: &Instances) {
     }
 }
 
+/// Nothing is to be seen of what a commit has put off, whoever does it and when, and in the end nothing is left of it.
+pub async fn settle(stores: &Instances) {
+    for size in [1_000, stores.large_bytes] {
+        let content = fresh(size);
+        let digest = put(stores, &content).await;
+        for now in [NOW, NOW, LATER] {
+            for store in [&stores.one, &stores.other] {
+                assert_eq!(store.size(&digest).await.unwrap(), Some(size as u64));
+                assert!(read(stores, &digest, 0..size as u64).await == content);
+                store.settle(&digest, now()).await.unwrap();
+            }
+        }
+        assert!(read(stores, &digest, 0..size as u64).await == content);
+        let unsettled = stores.one.unsettled().await.unwrap();
+        assert!(!unsettled.contains(&digest));
+    }
+}
+
+/// A deleted blob does not come back, and can be brought back.
+pub async fn settle_after_delete(stores: &Instances) {
+    let content = fresh(stores.large_bytes);
+    for is_settled in [false, true, false] {
+        let digest = put(stores, &content).await;
+        if is_settled {
+            stores.one.settle(&digest, NOW()).await.unwrap();
+        }
+        stores.other.delete(&digest).await.unwrap();
+        for now in [NOW, LATER] {
+            stores.one.settle(&digest, now()).await.unwrap();
+            assert_eq!(stores.one.size(&digest).await.unwrap(), None);
+            assert!(stores.one.read(&digest, 0..9).await.unwrap().is_none());
+        }
+    }
+}
+
+/// Several settle the same blob while it is read.
+pub async fn settle_at_once(stores: &Instances) {
+    let content = fresh(stores.large_bytes);
+    let size = content.len() as u64;
+    let digest = put(stores, &content).await;
+    let settle = async |store: &Arc<dyn ContentStore>| {
+        store.settle(&digest, NOW()).await.unwrap();
+    };
+    let reads = future::join_all((0..4).map(|_| read(stores, &digest, 0..size)));
+    let settled = future::join3(
+        settle(&stores.one),
+        settle(&stores.other),
+        settle(&stores.one),
+    );
+    let (read_meanwhile, _) = future::join(reads, settled).await;
+    for bytes in read_meanwhile {
+        assert!(bytes == content);
+    }
+    stores.one.settle(&digest, LATER()).await.unwrap();
+    assert!(read(stores, &digest, 0..size).await == content);
+}
+
+/// A session is forgotten after a commit that nobody heard of, and its blob stays.
+pub async fn discard_after_commit(stores: &Instances) {
+    for size in [1_000, stores.large_bytes] {
+        let content = fresh(size);
+        let digest = Algorithm::Sha256.digest(&content);
+        let staged = append(stores, stage(Algorithm::Sha256), &content).await;
+        stores.one.commit(staged.clone(), &digest).await.unwrap();
+        stores.other.discard(thawed(&staged)).await.unwrap();
+        assert!(read(stores, &digest, 0..size as u64).await == content);
+        // By its other name, which takes nothing from the first.
+        let other = Algorithm::Sha512.digest(&content);
+        for digest in [other, Algorithm::Sha512.digest(b"wrong")] {
+            drop(stores.one.commit(staged.clone(), &digest).await);
+        }
+        assert!(read(stores, &digest, 0..size as u64).await == content);
+    }
+}
+
 /// A session that computes SHA-512 from its start.
 pub async fn sha512_staged(stores: &Instances) {
     let content = fresh(90_000);
@@ -379,8 +457,9 @@ pub async fn append_after_commit(stores: &Instances) {
 /// Two appends of one value, one after the other, as of two requests that read the session at once: whichever is committed,
 /// nothing is published that does not hash to its name.
 pub async fn overtaken(stores: &Instances) {
-    for tail_bytes in [500, stores.large_bytes] {
-        let head = fresh(1_000);
+    let large = stores.large_bytes;
+    for (head_bytes, tail_bytes) in [(1_000, 500), (1_000, large), (large, 500), (large, large)] {
+        let head = fresh(head_bytes);
         let start = append(stores, stage(Algorithm::Sha256), &head).await;
         let mut values = Vec::new();
         for store in [&stores.one, &stores.other] {
@@ -392,14 +471,19 @@ pub async fn overtaken(stores: &Instances) {
                 values.push((appended.staged, [&head[..], &tail].concat()));
             }
         }
+        let mut published = Vec::new();
         for (staged, content) in values {
             let digest = Algorithm::Sha256.digest(&content);
             let committed = stores.one.commit(thawed(&staged), &digest).await;
             let size = stores.other.size(&digest).await.unwrap();
             assert_eq!(size.is_some(), committed.is_ok(), "{committed:?}");
             if committed.is_ok() {
+                published.push((digest, content));
+            }
+            // Also what was published before.
+            for (digest, content) in &published {
                 let range = 0..content.len() as u64;
-                assert!(read(stores, &digest, range).await == content);
+                assert!(read(stores, digest, range).await == *content);
             }
         }
     }
@@ -492,6 +576,10 @@ pub async fn gone(stores: &Instances) {
     let committed = stores.one.commit(staged, &digest).await;
     assert!(matches!(committed, Err(CommitError::Gone)), "{committed:?}");
 }
+
+/// When blobs are settled: now, and when everything that is put off is due.
+const NOW: fn() -> SystemTime = clock::now;
+const LATER: fn() -> SystemTime = || clock::now() + Duration::from_hours(24);
 
 /// Returns bytes that no other call returns.
 pub fn fresh(size: usize) -> Bytes {

@@ -205,6 +205,14 @@ impl ContentStore for Faulty {
             .await
     }
 
+    async fn settle(&self, digest: &Digest, now: SystemTime) -> Result<(), StoreError> {
+        self.store.settle(digest, now).await
+    }
+
+    async fn unsettled(&self) -> Result<Vec<Digest>, StoreError> {
+        self.store.unsettled().await
+    }
+
     async fn sweep(&self, before: SystemTime) -> Result<u64, StoreError> {
         self.store.sweep(before).await
     }

@@ -276,7 +276,19 @@ impl Push {
             .link_blob(link, clock::now())
             .await
             .or_respond()?;
+        self.settle(digest);
         Ok(created(&repository, &digest))
+    }
+
+    /// Does behind the client's back what the store has put off. What is cut short here, the sweep goes on with.
+    fn settle(&self, digest: Digest) {
+        let (store, token) = (Arc::clone(&self.store), self.tasks.token());
+        drop(self.tasks.spawn("settle", async move {
+            let settled = store.settle(&digest, clock::now());
+            if let Some(Err(error)) = token.run_until_cancelled(settled).await {
+                tracing::warn!(%digest, error = chain(&error), "settle a blob");
+            }
+        }));
     }
 }
 

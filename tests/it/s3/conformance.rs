@@ -17,6 +17,7 @@ async fn instances() -> (Instances, Arc<S3Server>) {
         limits: Limits {
             part_bytes: 5 * MIB,
             copy_bytes: 6 << 20,
+            copy_now_bytes: 6 << 20,
             ..Limits::default()
         },
         ..server.options()

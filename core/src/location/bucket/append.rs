@@ -245,6 +245,7 @@ impl<'a> Writer<'a> {
             return Ok(multipart.clone());
         }
         self.state.destination = self.destination.map(ToString::to_string);
+        self.state.upload = self.destination.is_none().then(Uuid::now_v7);
         let path = self.multipart_path();
         let store = self.bucket.0.engine.multipart();
         // A bucket that is missing is not a session that is gone.
@@ -256,7 +257,7 @@ impl<'a> Writer<'a> {
     fn multipart_path(&self) -> Path {
         match &self.state.destination() {
             Some(digest) => self.bucket.path(Key::Blob(digest)),
-            None => self.bucket.path(Key::Upload(self.id)),
+            None => self.bucket.path(Key::Upload(self.state.upload_of(self.id))),
         }
     }
 

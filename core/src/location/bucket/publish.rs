@@ -2,20 +2,21 @@
 //!
 //! Crash: each step can be made again. An upload that is complete already shows as an object of the right size.
 
-use std::ops::Range;
-
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::TryStreamExt as _;
 use object_store::multipart::PartId;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt as _, PutPayload};
+use uuid::Uuid;
 
 use crate::location::engine::CopyPart;
 use crate::location::key::{Folder, Key};
 use crate::oci::digest::{Digest, Hasher};
-use crate::store::{CommitError, Staged, StoreError};
+use crate::store::{CommitError, ContentStore as _, Staged, StoreError};
 
-use super::error::{commit_error, found, store_error};
-use super::state::{PARTS_MAX, State};
+use super::copy::Copy;
+use super::error::{commit_error, store_error};
+use super::moves::{self, Moves};
+use super::state::State;
 use super::{Bucket, is_missing};
 
 /// Publishes what is staged under `digest`, after comparing.
@@ -29,31 +30,23 @@ pub(super) async fn commit(
         staged,
         state: State::of(staged)?,
     };
-    let (actual, object) = if staged.algorithm() == digest.algorithm() {
+    let (actual, assembled) = if staged.algorithm() == digest.algorithm() {
         (staged.digest(), None)
     } else {
-        // The only case in which bytes are read again, and they must be one object for that.
-        let object = session.assemble(None).await?;
-        let actual = session.hash(object.as_ref(), digest).await?;
-        (actual, Some(object))
+        // Bytes are read again, and they must be one object for that.
+        let assembled = session.assemble(None).await?;
+        let actual = session.hash(assembled.path.as_ref(), digest).await?;
+        (actual, Some(assembled))
     };
     if actual != *digest {
-        session.forget().await?;
+        session.forget_all(assembled).await?;
         return Err(CommitError::Mismatch {
             expected: *digest,
             actual,
         });
     }
-    let path = bucket.path(Key::Blob(digest));
-    let published = session.state.published && session.state.is_for(digest);
-    if !published && bucket.object_size(&path).await? != Some(staged.size()) {
-        let object = match object {
-            Some(object) => object,
-            None => session.assemble(Some(digest)).await?,
-        };
-        session.publish(object, &path).await?;
-    }
-    if let Err(error) = session.forget().await {
+    let left = session.publish(digest, assembled).await?;
+    if let Err(error) = session.forget_all(left).await {
         // The blob is there, and that is what was asked; the leavings are swept one day.
         tracing::debug!(%digest, error = &error as &dyn std::error::Error, "delete what was staged");
     }
@@ -72,6 +65,14 @@ pub(super) async fn forget(bucket: &Bucket, staged: &Staged) -> Result<(), Store
     .await
 }
 
+/// What is staged, as one object.
+struct Assembled {
+    /// Its key; none when there are no bytes.
+    path: Option<Path>,
+    /// The upload that it is, if it has been completed just now.
+    completed: Option<Uuid>,
+}
+
 struct Session<'a> {
     bucket: &'a Bucket,
     staged: &'a Staged,
@@ -81,36 +82,61 @@ struct Session<'a> {
 // === impl Session ===
 
 impl Session<'_> {
-    /// Makes one object of what is staged and returns its key; none when there are no bytes.
+    /// Makes one object of what is staged.
     ///
     /// `verified` is the digest that the bytes have, when that is known.
-    async fn assemble(&self, verified: Option<&Digest>) -> Result<Option<Path>, CommitError> {
+    async fn assemble(&self, verified: Option<&Digest>) -> Result<Assembled, CommitError> {
+        let as_it_is = |path| Assembled {
+            path,
+            completed: None,
+        };
         if self.staged.size() == 0 {
-            return Ok(None);
+            return Ok(as_it_is(None));
         }
         let destination = self.state.destination();
         if self.state.published {
             let digest = destination.ok_or(CommitError::Gone)?;
-            return Ok(Some(self.bucket.path(Key::Blob(&digest))));
+            return Ok(as_it_is(Some(self.bucket.path(Key::Blob(&digest)))));
         }
         let Some(multipart) = &self.state.multipart else {
-            return self.tail().map(Some).ok_or(CommitError::Gone);
+            let tail = self.tail().ok_or(CommitError::Gone)?;
+            return Ok(as_it_is(Some(tail)));
         };
-        let path = match &destination {
-            None => self.bucket.path(Key::Upload(self.staged.id())),
-            // Completing it puts the bytes under this digest's key, so they must have this digest.
-            Some(digest) if verified == Some(digest) => self.bucket.path(Key::Blob(digest)),
-            Some(_) => return Err(CommitError::Gone),
-        };
+        let path = self.multipart_path();
+        // Completing it puts the bytes under this digest's key, so they must have this digest.
+        if destination.is_some() && destination.as_ref() != verified {
+            return Err(CommitError::Gone);
+        }
         match self.complete(&path, multipart).await {
+            Ok(()) => Ok(Assembled {
+                path: Some(path),
+                completed: self.upload(),
+            }),
             Err(error) if is_missing(&error) => {
-                // An earlier commit may have completed it.
-                let size = self.bucket.object_size(&path).await?;
-                (size == Some(self.staged.size()))
-                    .then_some(Some(path))
-                    .ok_or(CommitError::Gone)
+                self.check_completed(&path, verified).await?;
+                Ok(as_it_is(Some(path)))
             }
-            outcome => outcome.map(|()| Some(path)).map_err(commit_error),
+            Err(error) => Err(commit_error(error)),
+        }
+    }
+
+    /// Makes sure that what an earlier commit may have completed is what is staged now, and not what another append of the
+    /// same session brought: of its parts only one list can be completed, and the object does not say which.
+    async fn check_completed(
+        &self,
+        path: &Path,
+        verified: Option<&Digest>,
+    ) -> Result<(), CommitError> {
+        if self.bucket.object_size(path).await? != Some(self.staged.size()) {
+            return Err(CommitError::Gone);
+        }
+        match verified {
+            Some(digest)
+                if self.upload().is_some() && self.hash(Some(path), digest).await? != *digest =>
+            {
+                Err(CommitError::Gone)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -151,17 +177,51 @@ impl Session<'_> {
         Ok(hasher.finish())
     }
 
-    /// Puts the bytes of an object, or none, under their name.
-    async fn publish(&self, object: Option<Path>, to: &Path) -> Result<(), CommitError> {
-        match object {
-            None => {
-                let put = self.bucket.0.engine.objects().put(to, PutPayload::new());
-                put.await.map_err(store_error)?;
-            }
-            Some(from) if from == *to => {}
-            Some(from) => self.copy(&from, to).await?,
+    /// Publishes what is staged, and is known to have this digest; returns what is not needed any more.
+    async fn publish(
+        &self,
+        digest: &Digest,
+        assembled: Option<Assembled>,
+    ) -> Result<Option<Assembled>, CommitError> {
+        let (bucket, size) = (self.bucket, self.staged.size());
+        let is_published = self.state.published && self.state.is_for(digest);
+        if is_published || bucket.size(digest).await? == Some(size) {
+            return Ok(assembled);
         }
-        Ok(())
+        let to = bucket.path(Key::Blob(digest));
+        let assembled = match assembled {
+            Some(assembled) => assembled,
+            None => self.assemble(Some(digest)).await?,
+        };
+        match (&assembled.path, self.upload()) {
+            (None, _) => bucket.put(&to, PutPayload::new()).await?,
+            (Some(from), _) if *from == to => {}
+            // Only by the digest that is in `staged` can one find out later that there is a pointer to its upload.
+            (Some(_), Some(upload))
+                if size > bucket.0.limits.copy_now_bytes && self.staged.digest() == *digest =>
+            {
+                moves::publish(bucket, digest, upload).await?;
+                return Ok(None);
+            }
+            (Some(from), _) => self.copy(from, &to).await?,
+        }
+        Ok(Some(assembled))
+    }
+
+    /// Returns what the multipart upload is called, when it is not for a blob's key.
+    fn upload(&self) -> Option<Uuid> {
+        let is_own = self.state.multipart.is_some() && self.state.destination.is_none();
+        is_own.then(|| self.state.upload_of(self.staged.id()))
+    }
+
+    fn multipart_path(&self) -> Path {
+        match self.state.destination() {
+            Some(digest) => self.bucket.path(Key::Blob(&digest)),
+            None => {
+                let upload = self.state.upload_of(self.staged.id());
+                self.bucket.path(Key::Upload(upload))
+            }
+        }
     }
 
     async fn copy(&self, from: &Path, to: &Path) -> Result<(), CommitError> {
@@ -183,21 +243,14 @@ impl Session<'_> {
     async fn copy_ranges(&self, from: &Path, to: &Path) -> Result<(), CommitError> {
         let store = self.bucket.0.engine.multipart();
         let multipart = store.create_multipart(to).await.map_err(store_error)?;
-        let ranges = copy_ranges(self.staged.size(), self.bucket.0.limits.copy_bytes);
-        let copies = ranges.enumerate().map(|(index, range)| {
-            self.bucket.0.engine.copy_part(CopyPart {
-                from,
-                range,
-                to,
-                multipart: &multipart,
-                index,
-            })
-        });
-        let parts = stream::iter(copies)
-            .buffered(self.bucket.0.limits.copies_in_flight.max(1))
-            .try_collect();
+        let copy = Copy {
+            from,
+            size: self.staged.size(),
+            to,
+            multipart: &multipart,
+        };
         let complete = async {
-            let parts: Vec<PartId> = parts.await?;
+            let parts = copy.parts(self.bucket).await?;
             store.complete_multipart(to, &multipart, parts).await
         };
         if let Err(error) = complete.await {
@@ -209,20 +262,11 @@ impl Session<'_> {
     }
 
     /// Deletes what is staged, and what lost appends left beside it.
+    ///
+    /// An upload that is complete stays: it may be what a blob's bytes are, or be about to.
     async fn forget(&self) -> Result<(), StoreError> {
         if let Some(multipart) = &self.state.multipart {
-            let upload = self.bucket.path(Key::Upload(self.staged.id()));
-            let destination = self.state.destination();
-            let path = match &destination {
-                Some(digest) => self.bucket.path(Key::Blob(digest)),
-                None => upload.clone(),
-            };
-            let store = self.bucket.0.engine.multipart();
-            // A completed upload is not there, nor is one that was aborted before.
-            found(store.abort_multipart(&path, multipart).await)?;
-            if destination.is_none() {
-                self.bucket.remove(&upload).await?;
-            }
+            self.bucket.abort(&self.multipart_path(), multipart).await?;
         }
         if self.state.had_tail {
             let folder = Folder::Tails(self.staged.id()).path();
@@ -234,36 +278,23 @@ impl Session<'_> {
         }
         Ok(())
     }
+
+    /// Deletes also the upload that has been completed just now.
+    async fn forget_all(&self, left: Option<Assembled>) -> Result<(), StoreError> {
+        self.forget().await?;
+        let Some(upload) = left.and_then(|left| left.completed) else {
+            return Ok(());
+        };
+        // Another commit may have found it, and it is good for that.
+        let digest = self.staged.digest();
+        if Moves::of(self.bucket, &digest).await?.is_of(upload) {
+            return Ok(());
+        }
+        let path = self.bucket.path(Key::Upload(upload));
+        self.bucket.remove(&path).await
+    }
 }
 
 const fn part_id(content_id: String) -> PartId {
     PartId { content_id }
-}
-
-/// Cuts an object into ranges of about `bytes`, or larger ones when there would be too many.
-fn copy_ranges(size: u64, bytes: u64) -> impl Iterator<Item = Range<u64>> + Send {
-    let bytes = bytes.max(size.div_ceil(PARTS_MAX as u64)).max(1);
-    (0..size.div_ceil(bytes)).map(move |index| index * bytes..size.min((index + 1) * bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_cover_the_object() {
-        #[track_caller]
-        fn check(size: u64, bytes: u64, count: usize) {
-            let ranges: Vec<_> = copy_ranges(size, bytes).collect();
-            assert_eq!(ranges.len(), count);
-            assert_eq!(ranges.first().map(|range| range.start), Some(0));
-            assert_eq!(ranges.last().map(|range| range.end), Some(size));
-            assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start));
-            assert!(ranges.iter().all(|range| !range.is_empty()));
-        }
-        check(1, 5, 1);
-        check(10, 5, 2);
-        check(11, 5, 3);
-        check(1_000_000, 5, 10_000);
-    }
 }

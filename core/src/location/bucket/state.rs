@@ -28,6 +28,9 @@ pub(super) struct State {
     pub(super) destination: Option<String>,
     /// The store's id of the multipart upload.
     pub(super) multipart: Option<String>,
+    /// What the multipart upload is called when it is not for a blob's key. No other is called so, because the object that it
+    /// ends as must not be written over: it may be what a blob's bytes are.
+    pub(super) upload: Option<Uuid>,
     /// The store's ids of the parts.
     pub(super) parts: Vec<String>,
     /// How many bytes are in the parts.
@@ -66,6 +69,11 @@ impl State {
     /// Returns the blob whose key the bytes are put under.
     pub(super) fn destination(&self) -> Option<Digest> {
         self.destination.as_ref()?.parse().ok()
+    }
+
+    /// Returns what the multipart upload of a session is called.
+    pub(super) fn upload_of(&self, session: Uuid) -> Uuid {
+        self.upload.unwrap_or(session)
     }
 
     /// Accounts for a part that holds what the tail held, and more.

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::future::{Ready, ready};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,6 +8,8 @@ use futures_util::future::join_all;
 use object_store::memory::InMemory;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::{MultipartId, ObjectStore, PutPayload, PutResult, Result};
+use parking_lot::Mutex;
+use tokio::sync::RwLock;
 
 use super::*;
 use crate::location::engine::CopyPart;
@@ -21,6 +24,8 @@ const LIMITS: Limits = Limits {
     parts_in_flight_total: 4,
     copy_bytes: 300_000,
     copies_in_flight: 2,
+    copy_now_bytes: 200_000,
+    move_grace: Duration::from_hours(1),
 };
 
 fn instances() -> Ready<(Instances, ())> {
@@ -37,17 +42,24 @@ fn instances() -> Ready<(Instances, ())> {
     ready((instances, ()))
 }
 
+mod moves;
+
 mod conformance {
     crate::content_store_tests!(super::instances);
 }
 
-/// An engine without a server, which says that an upload is not there as servers do.
+/// An engine without a server, which says that an upload is not there, and that a part has been written over, as servers do.
 #[derive(Debug, Default)]
 struct MemoryEngine {
     store: InMemory,
     /// How many bytes of parts are being put, and the most that ever were.
     under_way: AtomicUsize,
     most_under_way: AtomicUsize,
+    /// The digest of each part, by its multipart upload and its place.
+    parts: Mutex<HashMap<(MultipartId, usize), String>>,
+    /// How many bytes have been copied; who holds the lock to write stops copies that begin.
+    copied: AtomicUsize,
+    copying: RwLock<()>,
 }
 
 #[async_trait]
@@ -71,6 +83,8 @@ impl Engine for MemoryEngine {
             .await?
             .bytes()
             .await?;
+        self.copied.fetch_add(bytes.len(), Ordering::Relaxed);
+        let _copying = self.copying.read().await;
         self.put_part(
             copy.to,
             &copy.multipart.to_owned(),
@@ -99,9 +113,14 @@ impl MultipartStore for MemoryEngine {
         self.most_under_way.fetch_max(under_way, Ordering::Relaxed);
         // As servers do, it lets others go on meanwhile.
         tokio::task::yield_now().await;
+        let content: Vec<u8> = data.iter().flatten().copied().collect();
         let put = self.store.put_part(path, id, index, data).await;
         self.under_way.fetch_sub(bytes, Ordering::Relaxed);
-        put.map_err(as_servers_say_it)
+        put.map_err(as_servers_say_it)?;
+        let content_id = Algorithm::Sha256.digest(&content).hex();
+        let place = (id.clone(), index);
+        self.parts.lock().insert(place, content_id.clone());
+        Ok(PartId { content_id })
     }
 
     async fn complete_multipart(
@@ -110,6 +129,15 @@ impl MultipartStore for MemoryEngine {
         id: &MultipartId,
         parts: Vec<PartId>,
     ) -> Result<PutResult> {
+        for (index, part) in parts.iter().enumerate() {
+            let is_so = self.parts.lock().get(&(id.clone(), index)) == Some(&part.content_id);
+            if !is_so {
+                return Err(Error::Generic {
+                    store: "memory",
+                    source: "InvalidPart".into(),
+                });
+            }
+        }
         let put = self.store.complete_multipart(path, id, parts).await;
         put.map_err(as_servers_say_it)
     }

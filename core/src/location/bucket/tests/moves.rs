@@ -1,0 +1,191 @@
+//! Blobs whose bytes are still those of an upload.
+
+use futures_util::future;
+use tokio::sync::RwLockWriteGuard;
+
+use super::*;
+use crate::clock;
+use crate::oci::digest::Digest;
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// A large blob, just committed by one of two instances, whose digest was not known when it came.
+struct Rig {
+    engine: Arc<MemoryEngine>,
+    one: Bucket,
+    other: Bucket,
+    content: Bytes,
+    digest: Digest,
+    /// What was committed.
+    staged: Staged,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let engine = Arc::new(MemoryEngine::default());
+        let bucket = || Bucket::new(Arc::<MemoryEngine>::clone(&engine), "prefix", LIMITS);
+        let (one, other) = (bucket(), bucket());
+        let content = fresh(1_000_001);
+        let digest = Algorithm::Sha256.digest(&content);
+        let appended = one.append(staged(), frames(&content, 50_000), None).await;
+        appended.outcome.unwrap();
+        let staged = appended.staged;
+        one.commit(staged.clone(), &digest).await.unwrap();
+        Self {
+            engine,
+            one,
+            other,
+            content,
+            digest,
+            staged,
+        }
+    }
+
+    fn copied(&self) -> usize {
+        self.engine.copied.swap(0, Ordering::Relaxed)
+    }
+
+    /// Returns how many objects there are, and how many of them are blobs.
+    async fn objects(&self) -> (usize, usize) {
+        let all: Vec<_> = self.engine.store.list(None).try_collect().await.unwrap();
+        let blobs = all
+            .iter()
+            .filter(|object| object.location.as_ref().starts_with("prefix/blobs/"));
+        (all.len(), blobs.count())
+    }
+
+    async fn assert_here(&self) {
+        for bucket in [&self.one, &self.other] {
+            let size = self.content.len() as u64;
+            assert_eq!(bucket.size(&self.digest).await.unwrap(), Some(size));
+            let read = bucket.read(&self.digest, 0..size).await.unwrap().unwrap();
+            assert!(read.collect_limited(size).await.unwrap() == self.content);
+        }
+    }
+
+    /// Begins to settle, and returns when the copy is under way, which ends when the lock is given back.
+    async fn begin(
+        &self,
+    ) -> (
+        impl Future<Output = Result<(), StoreError>>,
+        RwLockWriteGuard<'_, ()>,
+    ) {
+        let lock = self.engine.copying.write().await;
+        let mut settle = Box::pin(self.one.settle(&self.digest, clock::now()));
+        self.copied();
+        while self.engine.copied.load(Ordering::Relaxed) == 0 {
+            assert!(future::poll_immediate(&mut settle).await.is_none());
+        }
+        self.copied();
+        (settle, lock)
+    }
+}
+
+#[tokio::test]
+async fn a_commit_copies_no_more_than_a_tail_and_what_follows_is_one_copy() {
+    let rig = Rig::new().await;
+    assert!(rig.copied() < LIMITS.part_bytes);
+    assert_eq!(rig.objects().await.1, 0);
+    rig.assert_here().await;
+    let again = rig.other.commit(rig.staged.clone(), &rig.digest);
+    let settled =
+        join_all([&rig.one, &rig.other].map(|bucket| bucket.settle(&rig.digest, clock::now())));
+    let (again, settled) = future::join(again, settled).await;
+    again.unwrap();
+    settled.into_iter().collect::<Result<(), _>>().unwrap();
+    assert_eq!(rig.copied(), rig.content.len());
+    assert_eq!(rig.objects().await.1, 1);
+    rig.assert_here().await;
+}
+
+#[tokio::test]
+async fn what_it_moved_from_stays_for_a_grace() {
+    let rig = Rig::new().await;
+    rig.one.settle(&rig.digest, clock::now()).await.unwrap();
+    let before_grace = clock::now() + LIMITS.move_grace - Duration::from_mins(1);
+    rig.other.settle(&rig.digest, before_grace).await.unwrap();
+    // The upload, its pointer, a claim, and the blob.
+    assert_eq!(rig.objects().await, (4, 1));
+    assert_eq!(rig.other.unsettled().await.unwrap(), [rig.digest]);
+    let after_grace = clock::now() + LIMITS.move_grace;
+    rig.other.settle(&rig.digest, after_grace).await.unwrap();
+    assert_eq!(rig.objects().await, (1, 1));
+    assert_eq!(rig.other.unsettled().await.unwrap(), []);
+    rig.assert_here().await;
+}
+
+#[tokio::test]
+async fn a_sweep_leaves_what_is_a_blob() {
+    let rig = Rig::new().await;
+    let old = rig.one.append(staged(), frames(b"old", 3), None).await;
+    old.outcome.unwrap();
+    let swept = rig.other.sweep(clock::now() + HOUR).await.unwrap();
+    assert_eq!(swept, 1);
+    rig.assert_here().await;
+}
+
+#[tokio::test]
+async fn a_blob_deleted_while_it_moves_does_not_come_back() {
+    let rig = Rig::new().await;
+    let (settle, lock) = rig.begin().await;
+    rig.other.delete(&rig.digest).await.unwrap();
+    drop(lock);
+    settle.await.unwrap();
+    assert_eq!(rig.one.size(&rig.digest).await.unwrap(), None);
+    assert_eq!(rig.objects().await, (0, 0));
+    let again = rig.one.commit(rig.staged.clone(), &rig.digest).await;
+    assert!(matches!(again, Err(CommitError::Gone)), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_move_is_left_to_who_claims_it_until_he_must_be_dead() {
+    let rig = Rig::new().await;
+    let (settle, lock) = rig.begin().await;
+    drop((settle, lock));
+    rig.assert_here().await;
+    rig.other.settle(&rig.digest, clock::now()).await.unwrap();
+    assert_eq!(rig.copied(), 0);
+    rig.other
+        .settle(&rig.digest, clock::now() + HOUR)
+        .await
+        .unwrap();
+    assert_eq!(rig.copied(), rig.content.len());
+    rig.assert_here().await;
+    assert_eq!(rig.objects().await.1, 1);
+}
+
+/// Two appends of one session bring other bytes of the same size, and nobody heard what became of the first commit.
+#[tokio::test]
+async fn an_upload_that_is_complete_already_is_not_taken_for_another() {
+    let engine = Arc::new(MemoryEngine::default());
+    let bucket = Bucket::new(Arc::<MemoryEngine>::clone(&engine), "", LIMITS);
+    let head = fresh(100_000);
+    let start = bucket
+        .append(staged(), frames(&head, 50_000), None)
+        .await
+        .staged;
+    let mut values = Vec::new();
+    for _ in 0..2 {
+        let tail = fresh(300_000);
+        let appended = bucket
+            .append(start.clone(), frames(&tail, 50_000), None)
+            .await;
+        let digest = Algorithm::Sha256.digest(&[&head[..], &tail].concat());
+        values.push((appended.staged, digest));
+    }
+    let (last, last_digest) = values.pop().unwrap();
+    let (first, first_digest) = values.pop().unwrap();
+    bucket.commit(last.clone(), &last_digest).await.unwrap();
+    let refused = bucket.commit(first, &first_digest).await;
+    assert!(matches!(refused, Err(CommitError::Gone)), "{refused:?}");
+    assert_eq!(bucket.size(&first_digest).await.unwrap(), None);
+
+    // The pointer is lost, and found again by what the upload holds.
+    let moves = bucket.path_of(&Folder::MovesOf(last_digest).path());
+    let pointers: Vec<_> = engine.store.list(Some(&moves)).try_collect().await.unwrap();
+    for pointer in pointers {
+        bucket.remove(&pointer.location).await.unwrap();
+    }
+    bucket.commit(last, &last_digest).await.unwrap();
+    assert_eq!(bucket.size(&last_digest).await.unwrap(), Some(400_000));
+}
