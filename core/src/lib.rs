@@ -16,5 +16,6 @@ pub mod admin;
 pub mod telemetry;
 
 pub mod backoff;
+pub mod breaker;
 pub mod config;
 pub mod process;

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use outport_core::breaker::{Breaker, BreakerConfig, Permit};
 use outport_core::oci::digest::Digest;
 use outport_core::store::disk::{BlobFile, Disk, Entry, OpenError, Partial};
 use parking_lot::Mutex;
@@ -29,7 +30,6 @@ use tokio::time::Instant;
 
 use crate::metrics::CacheMetrics;
 use crate::names::Names;
-use crate::source::breaker::{Breaker, BreakerConfig, Permit};
 use table::{Admission, Home, Table};
 
 /// The cached blobs and manifests; cheap to clone.

@@ -20,8 +20,8 @@ use crate::download::DownloadConfig;
 use crate::download::leftovers::LeftoverConfig;
 use crate::names::NamesConfig;
 use crate::source::OriginConfig;
-use crate::source::breaker::BreakerConfig;
 use crate::source::sources::SiblingSite;
+use outport_core::breaker::BreakerConfig;
 
 /// The configuration of an edge.
 #[derive(Clone, Debug)]

@@ -8,7 +8,6 @@
 //! Failure: [`OriginError`]; it can be cloned, because many requests wait for one answer. Cancellation: dropping a future
 //! drops its request.
 
-pub mod breaker;
 pub mod ring;
 pub mod sources;
 pub mod through;
@@ -33,7 +32,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::metrics::OriginMetrics;
-use breaker::{Breaker, BreakerConfig, Permit};
+use outport_core::breaker::{Breaker, BreakerConfig, Permit};
 
 /// The origin; cheap to clone.
 #[derive(Clone, Debug)]

@@ -147,7 +147,7 @@ fn location(section: &mut Section<'_>) -> (Option<LocationUrl>, location::Option
 }
 
 fn limits(section: &mut Section<'_>) -> Limits {
-    let part = section.take("part", ByteSize::mib(8));
+    let part = section.take("part", ByteSize::mib(5));
     if part < ByteSize::mib(5) {
         section.problem("part", "expected at least 5MiB, which stores insist on");
     }
@@ -168,6 +168,7 @@ fn limits(section: &mut Section<'_>) -> Limits {
         parts_in_flight_total: count(section, "parts", 8),
         copy_bytes: copy.as_u64(),
         copies_in_flight: count(section, "copies", 8),
+        answer_timeout: more_than_zero(section, "answer_timeout", Duration::from_millis(1500)),
         copy_now_bytes: section.take("copy_now", ByteSize::mib(16)).as_u64(),
         move_grace: section.take("move_grace", Duration::from_hours(1)),
     }

@@ -283,6 +283,16 @@ impl Handle {
     pub fn kill(self) {
         kill_process(self.0, Signal::KILL).unwrap();
     }
+
+    /// Stops the process where it is: its connections stay, and say nothing.
+    pub fn pause(self) {
+        kill_process(self.0, Signal::STOP).unwrap();
+    }
+
+    /// Lets the process go on.
+    pub fn resume(self) {
+        kill_process(self.0, Signal::CONT).unwrap();
+    }
 }
 
 impl Drop for Process {

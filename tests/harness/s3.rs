@@ -12,6 +12,7 @@ use object_store::path::Path;
 use object_store::signer::Signer as _;
 use outport_core::config::Secret;
 use outport_core::location::Options;
+use outport_core::location::bucket::Limits;
 use outport_core::location::engine::s3::{Credentials, Options as S3Options, Style};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
@@ -27,6 +28,8 @@ pub struct S3Server(Ceph);
 pub const KEY_ID: &str = "OUTPORTTESTS";
 /// What proves it, with characters that have to be encoded here and there.
 pub const SECRET: &str = "hush/Hush+hush=TopSecret%20";
+/// How long the server may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// For how long the signature of a request is good.
 const SIGNATURE_LIFETIME: Duration = Duration::from_mins(1);
 
@@ -93,13 +96,19 @@ impl S3Server {
                 allow_http: true,
                 ..S3Options::default()
             },
-            ..Options::default()
+            limits: Limits {
+                answer_timeout: ANSWER_TIMEOUT,
+                ..Limits::default()
+            },
         }
     }
 
     /// Returns what an origin is to be told, `key=value`, to reach it with a secret.
-    pub fn settings(&self, secret: &str) -> [String; 4] {
+    ///
+    /// A machine that is busy with tests is not a bucket that is away.
+    pub fn settings(&self, secret: &str) -> [String; 5] {
         [
+            format!("location.answer_timeout={}s", ANSWER_TIMEOUT.as_secs()),
             format!("location.s3.endpoint={}", self.endpoint()),
             "location.s3.allow_http=true".to_owned(),
             format!("location.s3.access_key_id={KEY_ID}"),
@@ -112,7 +121,7 @@ impl S3Server {
         self.0.kill_gateway();
     }
 
-    /// Returns a way to end it from within what is sent; [`Self::kill`] is still to be called.
+    /// Returns a way to stop it, or to end it from within what is sent; [`Self::kill`] is still to be called then.
     pub fn handle(&self) -> Handle {
         self.0.gateway()
     }

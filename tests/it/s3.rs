@@ -4,3 +4,4 @@ mod away;
 mod conformance;
 mod moves;
 mod secrets;
+mod silent;

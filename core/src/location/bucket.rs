@@ -16,7 +16,9 @@
 mod append;
 mod copy;
 mod error;
+mod gathered;
 mod moves;
+mod prompt;
 mod publish;
 mod state;
 
@@ -27,10 +29,12 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{Error, GetOptions, ObjectMeta, ObjectStoreExt as _, PutPayload};
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use crate::body::Body;
 use crate::location::engine::Engine;
@@ -40,6 +44,8 @@ use crate::store::{Appended, CommitError, Content, ContentStore, Staged, StoreEr
 
 use self::error::{found, store_error};
 use self::moves::Moves;
+use self::prompt::Prompt;
+use self::state::State;
 
 /// The bounds of what a bucket is asked to do.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +62,8 @@ pub struct Limits {
     pub copy_bytes: u64,
     /// How many ranges of one object are copied at a time.
     pub copies_in_flight: usize,
+    /// How long the head of an answer may take, where it does not take as long as bytes do.
+    pub answer_timeout: Duration,
     /// The largest blob that a commit waits for the copy of, when there has to be one.
     pub copy_now_bytes: u64,
     /// How long the bytes of an upload stay when the blob has moved from there: as long as somebody may be reading them.
@@ -71,11 +79,15 @@ struct Inner {
     engine: Arc<dyn Engine>,
     prefix: String,
     limits: Limits,
+    prompt: Prompt,
     /// Who holds a permit may have a part under way.
     parts: Semaphore,
     /// Who holds a permit may copy a blob to where it belongs.
     moves: Semaphore,
 }
+
+/// An object of this size takes no longer than one of no bytes.
+const SMALL_BYTES: usize = 64 << 10;
 
 /// How many objects are looked at in one sweep.
 const SWEPT_MAX: usize = 10_000;
@@ -88,11 +100,12 @@ const MOVES_IN_FLIGHT: usize = 2;
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            part_bytes: 8 << 20,
+            part_bytes: 5 << 20,
             parts_in_flight: 4,
             parts_in_flight_total: 8,
             copy_bytes: 1 << 30,
             copies_in_flight: 8,
+            answer_timeout: Duration::from_millis(1500),
             copy_now_bytes: 16 << 20,
             move_grace: Duration::from_hours(1),
         }
@@ -119,6 +132,7 @@ impl Bucket {
         Self(Arc::new(Inner {
             engine,
             prefix: prefix.to_owned(),
+            prompt: Prompt::new(limits.answer_timeout),
             parts: Semaphore::new(limits.parts_in_flight_total.max(1)),
             moves: Semaphore::new(MOVES_IN_FLIGHT),
             limits,
@@ -135,8 +149,18 @@ impl Bucket {
         parts.filter(|part| !part.is_empty()).collect()
     }
 
+    /// Returns the key that the multipart upload of a session is for.
+    fn multipart_path(&self, state: &State, session: Uuid) -> Path {
+        let destination = state.destination();
+        destination.as_ref().map_or_else(
+            || self.path(Key::Upload(state.upload_of(session))),
+            |digest| self.path(Key::Blob(digest)),
+        )
+    }
+
     async fn object(&self, path: &Path) -> Result<Option<ObjectMeta>, StoreError> {
-        found(self.0.engine.objects().head(path).await)
+        let head = self.0.engine.objects().head(path);
+        found(self.0.prompt.ask(head).await)
     }
 
     async fn object_size(&self, path: &Path) -> Result<Option<u64>, StoreError> {
@@ -145,21 +169,44 @@ impl Bucket {
 
     /// Returns the bytes of a small object.
     async fn content(&self, path: &Path) -> Result<Option<Bytes>, StoreError> {
-        let Some(object) = found(self.0.engine.objects().get(path).await)? else {
-            return Ok(None);
-        };
-        found(object.bytes().await)
+        let get = async { self.0.engine.objects().get(path).await?.bytes().await };
+        found(self.0.prompt.ask(get).await)
     }
 
+    /// Puts an object.
     async fn put(&self, path: &Path, payload: PutPayload) -> Result<(), StoreError> {
-        let put = self.0.engine.objects().put(path, payload).await;
+        let is_small = payload.content_length() <= SMALL_BYTES;
+        let put = self.0.engine.objects().put(path, payload);
+        let put = if is_small {
+            self.0.prompt.ask(put).await
+        } else {
+            put.await
+        };
         put.map(drop).map_err(store_error)
+    }
+
+    /// Begins a multipart upload.
+    async fn create(&self, path: &Path) -> Result<String, StoreError> {
+        let create = self.0.engine.multipart().create_multipart(path);
+        self.0.prompt.ask(create).await.map_err(store_error)
+    }
+
+    /// Lists the objects of a folder.
+    fn list(&self, folder: Folder) -> BoxStream<'_, Result<ObjectMeta, StoreError>> {
+        let folder = self.path_of(&folder.path());
+        let listing = self.0.engine.objects().list(Some(&folder));
+        let objects = stream::try_unfold(listing, async |mut listing| {
+            let object = self.0.prompt.ask(listing.try_next()).await;
+            Ok(object.map_err(store_error)?.map(|object| (object, listing)))
+        });
+        objects.boxed()
     }
 
     /// Aborts a multipart upload; aborting one that is complete, or aborted, succeeds and does nothing.
     async fn abort(&self, path: &Path, multipart: &str) -> Result<(), StoreError> {
         let (store, multipart) = (self.0.engine.multipart(), multipart.to_owned());
-        found(store.abort_multipart(path, &multipart).await).map(drop)
+        let abort = store.abort_multipart(path, &multipart);
+        found(self.0.prompt.ask(abort).await).map(drop)
     }
 
     async fn open(&self, path: &Path, range: Range<u64>) -> Result<Option<Body>, StoreError> {
@@ -168,8 +215,8 @@ impl Bucket {
             range: Some(range.into()),
             ..GetOptions::default()
         };
-        let object = self.0.engine.objects().get_opts(path, options).await;
-        let Some(object) = found(object)? else {
+        let object = self.0.engine.objects().get_opts(path, options);
+        let Some(object) = found(self.0.prompt.ask(object).await)? else {
             return Ok(None);
         };
         let frames = object.into_stream().map_err(std::io::Error::from);
@@ -178,7 +225,8 @@ impl Bucket {
 
     /// Deletes an object; deleting what is not there succeeds.
     async fn remove(&self, path: &Path) -> Result<(), StoreError> {
-        found(self.0.engine.objects().delete(path).await).map(drop)
+        let delete = self.0.engine.objects().delete(path);
+        found(self.0.prompt.ask(delete).await).map(drop)
     }
 }
 
@@ -241,16 +289,10 @@ impl ContentStore for Bucket {
 
     /// Multipart uploads are not objects: the bucket's own rules must abort old ones.
     async fn sweep(&self, before: SystemTime) -> Result<u64, StoreError> {
-        let folder = self.path_of(&Folder::Uploads.path());
-        let listing = self.0.engine.objects().list(Some(&folder));
-        let old = listing.try_filter(|object| {
+        let old = self.list(Folder::Uploads).try_filter(|object| {
             std::future::ready(SystemTime::from(object.last_modified) < before)
         });
-        let old: Vec<_> = old
-            .take(SWEPT_MAX)
-            .try_collect()
-            .await
-            .map_err(store_error)?;
+        let old: Vec<_> = old.take(SWEPT_MAX).try_collect().await?;
         if old.is_empty() {
             return Ok(0);
         }

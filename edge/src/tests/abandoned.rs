@@ -13,11 +13,11 @@ use crate::download::follower::follow;
 use crate::download::landing::tests::landing;
 use crate::download::landing::{Landing, Writer};
 use crate::metrics::OriginMetrics;
-use crate::source::breaker::BreakerConfig;
 use crate::source::ring::Ring;
 use crate::source::sources::{Reach, Sources};
 use crate::source::through::Through;
 use crate::source::{Origin, OriginConfig};
+use outport_core::breaker::BreakerConfig;
 
 const LAYER: usize = 1_000_000;
 

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use object_store::ObjectStoreExt as _;
 use object_store::multipart::PartId;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt as _, PutPayload};
 use uuid::Uuid;
 
 use crate::location::key::Key;
@@ -18,7 +18,8 @@ use crate::oci::digest::{Digest, Hasher};
 use crate::store::{AppendError, Appended, Content, Staged, StoreError};
 
 use super::Bucket;
-use super::error::{append_error, store_error};
+use super::error::append_error;
+use super::gathered::Gathered;
 use super::state::{PARTS_MAX, State, part_bytes};
 
 /// Takes all of `content`.
@@ -92,8 +93,7 @@ struct Writer<'a> {
     /// What came last, without what of it is received.
     frame: Bytes,
     /// Received, and not yet in a part under way.
-    gathered: Vec<Bytes>,
-    gathered_bytes: usize,
+    gathered: Gathered,
     /// The index of the part that is being gathered.
     index: usize,
     /// Parts under way, in order, and how many units they are.
@@ -124,8 +124,7 @@ impl<'a> Writer<'a> {
             durable: position.clone(),
             received: position,
             frame: Bytes::new(),
-            gathered: Vec::new(),
-            gathered_bytes: 0,
+            gathered: Gathered::default(),
             under_way: FuturesOrdered::new(),
             units_under_way: 0,
         })
@@ -191,13 +190,12 @@ impl<'a> Writer<'a> {
         }
         let part_bytes = part_bytes(self.bucket.0.limits.part_bytes, self.index);
         // A tail from a time of larger parts may be larger than a part is now.
-        let room = part_bytes.saturating_sub(self.gathered_bytes);
+        let room = part_bytes.saturating_sub(self.gathered.len());
         let bytes = self.frame.split_to(room.min(self.frame.len()));
         self.received.hasher.update(&bytes);
         self.received.size += bytes.len() as u64;
-        self.gathered_bytes += bytes.len();
-        self.gathered.push(bytes);
-        if self.gathered_bytes >= part_bytes {
+        self.gathered.push(&bytes, part_bytes)?;
+        if self.gathered.len() >= part_bytes {
             self.start_part().await?;
         }
         Ok(())
@@ -206,7 +204,7 @@ impl<'a> Writer<'a> {
     /// Begins to put what is gathered as a part, once there is room for one more under way.
     async fn start_part(&mut self) -> Result<(), AppendError> {
         let multipart = self.multipart().await?;
-        let (units, permits) = self.bucket.0.limits.units(self.gathered_bytes);
+        let (units, permits) = self.bucket.0.limits.units(self.gathered.len());
         let room = self.bucket.0.limits.parts_in_flight;
         while !self.under_way.is_empty() && self.units_under_way + units > room {
             self.settle_one().await?;
@@ -219,9 +217,9 @@ impl<'a> Writer<'a> {
             }
         };
         self.units_under_way += units;
-        let path = self.multipart_path();
-        let (bytes, reaches) = (self.gathered_bytes, self.received.clone());
-        let (payload, index) = (self.take_gathered(), self.index);
+        let path = self.bucket.multipart_path(&self.state, self.id);
+        let (bytes, reaches) = (self.gathered.len(), self.received.clone());
+        let (payload, index) = (self.gathered.take().into(), self.index);
         let store = self.bucket.0.engine.multipart();
         let put = async move {
             let id = store.put_part(&path, &multipart, index, payload).await;
@@ -246,24 +244,10 @@ impl<'a> Writer<'a> {
         }
         self.state.destination = self.destination.map(ToString::to_string);
         self.state.upload = self.destination.is_none().then(Uuid::now_v7);
-        let path = self.multipart_path();
-        let store = self.bucket.0.engine.multipart();
-        // A bucket that is missing is not a session that is gone.
-        let multipart = store.create_multipart(&path).await.map_err(store_error)?;
+        let path = self.bucket.multipart_path(&self.state, self.id);
+        let multipart = self.bucket.create(&path).await?;
         self.state.multipart = Some(multipart.clone());
         Ok(multipart)
-    }
-
-    fn multipart_path(&self) -> Path {
-        match &self.state.destination() {
-            Some(digest) => self.bucket.path(Key::Blob(digest)),
-            None => self.bucket.path(Key::Upload(self.state.upload_of(self.id))),
-        }
-    }
-
-    fn take_gathered(&mut self) -> PutPayload {
-        self.gathered_bytes = 0;
-        mem::take(&mut self.gathered).into_iter().collect()
     }
 
     async fn settle(&mut self) -> Result<(), AppendError> {
@@ -288,7 +272,7 @@ impl<'a> Writer<'a> {
 
     /// Puts what is gathered when all of the content is here.
     async fn put_end(&mut self) -> Result<(), AppendError> {
-        let (Some(digest), true) = (self.destination, self.gathered_bytes > 0) else {
+        let (Some(digest), true) = (self.destination, self.gathered.len() > 0) else {
             return self.put_tail().await;
         };
         if self.state.multipart.is_some() && self.state.is_for(digest) {
@@ -309,7 +293,7 @@ impl<'a> Writer<'a> {
 
     /// Keeps what is gathered as an object of its own.
     async fn put_tail(&mut self) -> Result<(), AppendError> {
-        if self.gathered_bytes == 0 {
+        if self.gathered.len() == 0 {
             return Ok(());
         }
         let append = Uuid::now_v7();
@@ -320,9 +304,8 @@ impl<'a> Writer<'a> {
     }
 
     async fn put(&mut self, path: &Path) -> Result<(), StoreError> {
-        let payload = self.take_gathered();
-        let put = self.bucket.0.engine.objects().put(path, payload).await;
-        put.map_err(store_error)?;
+        let payload = self.gathered.take().into();
+        self.bucket.put(path, payload).await?;
         self.durable = self.received.clone();
         Ok(())
     }
@@ -333,16 +316,16 @@ impl<'a> Writer<'a> {
             None => Bytes::new(),
             Some(append) => {
                 let path = self.bucket.path(Key::UploadTail(self.id, append));
-                let object = self.bucket.0.engine.objects().get(&path).await;
-                let object = object.map_err(append_error)?;
+                let get = self.bucket.0.engine.objects().get(&path);
+                let object = self.bucket.0.prompt.ask(get).await.map_err(append_error)?;
                 object.bytes().await.map_err(append_error)?
             }
         };
         if self.state.parts_bytes + bytes.len() as u64 != self.received.size {
             return Err(AppendError::Gone);
         }
-        self.gathered_bytes = bytes.len();
-        self.gathered = vec![bytes];
+        let part_bytes = part_bytes(self.bucket.0.limits.part_bytes, self.index);
+        self.gathered.push(&bytes, part_bytes.max(bytes.len()))?;
         Ok(())
     }
 

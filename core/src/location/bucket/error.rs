@@ -11,6 +11,7 @@ use object_store::{Error, Result};
 use crate::store::{AppendError, CommitError, StoreError};
 
 use super::is_missing;
+use super::prompt::Unanswered;
 
 /// Codes in the body of an answer that say there is no room.
 const FULL: [&str; 5] = [
@@ -108,7 +109,7 @@ pub(super) fn commit_error(error: Error) -> CommitError {
 fn is_transport(error: &Error) -> bool {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = next {
-        if error.is::<HttpError>() {
+        if error.is::<HttpError>() || error.is::<Unanswered>() {
             return true;
         }
         next = error.source();

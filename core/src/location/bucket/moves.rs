@@ -95,17 +95,17 @@ pub(super) async fn settle(
 pub(super) async fn all(bucket: &Bucket) -> Result<Vec<Digest>, StoreError> {
     let folder = bucket.path_of(&Folder::Moves.path());
     let listing = bucket.0.engine.objects().list_with_delimiter(Some(&folder));
-    let folders = listing.await.map_err(store_error)?.common_prefixes;
+    let listing = bucket.0.prompt.ask(listing).await.map_err(store_error)?;
+    let folders = listing.common_prefixes;
     let digest = |path: &Path| Folder::Moves.digest(path.filename()?);
     Ok(folders.iter().filter_map(digest).collect())
 }
 
 /// Returns the uploads that are blobs.
 pub(super) async fn uploads(bucket: &Bucket) -> Result<Vec<Uuid>, StoreError> {
-    let folder = bucket.path_of(&Folder::Moves.path());
-    let listing = bucket.0.engine.objects().list(Some(&folder));
-    let names = listing.try_filter_map(async |object| Ok(upload(&object.location)));
-    names.try_collect().await.map_err(store_error)
+    let moves = bucket.list(Folder::Moves);
+    let names = moves.try_filter_map(async |object| Ok(upload(&object.location)));
+    names.try_collect().await
 }
 
 // === impl Moves ===
@@ -119,9 +119,8 @@ impl<'a> Moves<'a> {
             claims: Vec::new(),
             newest: SystemTime::UNIX_EPOCH,
         };
-        let folder = bucket.path_of(&Folder::MovesOf(*digest).path());
-        let mut listing = bucket.0.engine.objects().list(Some(&folder));
-        while let Some(object) = listing.try_next().await.map_err(store_error)? {
+        let mut listing = bucket.list(Folder::MovesOf(*digest));
+        while let Some(object) = listing.try_next().await? {
             let since = object.last_modified.into();
             moves.newest = moves.newest.max(since);
             if let Some(upload) = upload(&object.location) {
@@ -194,7 +193,7 @@ impl<'a> Moves<'a> {
         let (bucket, claim) = (self.bucket, Uuid::now_v7());
         let to = bucket.path(Key::Blob(self.digest));
         let store = bucket.0.engine.multipart();
-        let multipart = store.create_multipart(&to).await.map_err(store_error)?;
+        let multipart = bucket.create(&to).await?;
         let path = bucket.path(Key::MoveClaim(self.digest, claim));
         let put_claim = async || bucket.put(&path, multipart.clone().into()).await;
         let copy = Copy {

@@ -102,7 +102,7 @@ impl Session<'_> {
             let tail = self.tail().ok_or(CommitError::Gone)?;
             return Ok(as_it_is(Some(tail)));
         };
-        let path = self.multipart_path();
+        let path = self.bucket.multipart_path(&self.state, self.staged.id());
         // Completing it puts the bytes under this digest's key, so they must have this digest.
         if destination.is_some() && destination.as_ref() != verified {
             return Err(CommitError::Gone);
@@ -214,16 +214,6 @@ impl Session<'_> {
         is_own.then(|| self.state.upload_of(self.staged.id()))
     }
 
-    fn multipart_path(&self) -> Path {
-        match self.state.destination() {
-            Some(digest) => self.bucket.path(Key::Blob(&digest)),
-            None => {
-                let upload = self.state.upload_of(self.staged.id());
-                self.bucket.path(Key::Upload(upload))
-            }
-        }
-    }
-
     async fn copy(&self, from: &Path, to: &Path) -> Result<(), CommitError> {
         let size = self.staged.size();
         if size <= self.bucket.0.limits.copy_bytes {
@@ -242,7 +232,7 @@ impl Session<'_> {
 
     async fn copy_ranges(&self, from: &Path, to: &Path) -> Result<(), CommitError> {
         let store = self.bucket.0.engine.multipart();
-        let multipart = store.create_multipart(to).await.map_err(store_error)?;
+        let multipart = self.bucket.create(to).await?;
         let copy = Copy {
             from,
             size: self.staged.size(),
@@ -266,13 +256,12 @@ impl Session<'_> {
     /// An upload that is complete stays: it may be what a blob's bytes are, or be about to.
     async fn forget(&self) -> Result<(), StoreError> {
         if let Some(multipart) = &self.state.multipart {
-            self.bucket.abort(&self.multipart_path(), multipart).await?;
+            let path = self.bucket.multipart_path(&self.state, self.staged.id());
+            self.bucket.abort(&path, multipart).await?;
         }
         if self.state.had_tail {
-            let folder = Folder::Tails(self.staged.id()).path();
-            let folder = self.bucket.path_of(&folder);
-            let mut tails = self.bucket.0.engine.objects().list(Some(&folder));
-            while let Some(tail) = tails.try_next().await.map_err(store_error)? {
+            let mut tails = self.bucket.list(Folder::Tails(self.staged.id()));
+            while let Some(tail) = tails.try_next().await? {
                 self.bucket.remove(&tail.location).await?;
             }
         }

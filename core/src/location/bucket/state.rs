@@ -131,9 +131,9 @@ mod tests {
     #[test]
     fn all_parts_hold_what_the_configuration_says() {
         let sum: u64 = (0..PARTS_MAX)
-            .map(|index| part_bytes(8 << 20, index) as u64)
+            .map(|index| part_bytes(5 << 20, index) as u64)
             .sum();
-        assert_eq!(sum >> 30, 867);
+        assert_eq!(sum >> 30, 541);
     }
 
     #[test]

@@ -24,6 +24,7 @@ const LIMITS: Limits = Limits {
     parts_in_flight_total: 4,
     copy_bytes: 300_000,
     copies_in_flight: 2,
+    answer_timeout: Duration::from_secs(5),
     copy_now_bytes: 200_000,
     move_grace: Duration::from_hours(1),
 };
@@ -173,7 +174,7 @@ fn tiny(engine: &Arc<MemoryEngine>) -> Bucket {
 }
 
 fn staged() -> Staged {
-    Staged::new(uuid::Uuid::now_v7(), Algorithm::Sha256)
+    Staged::new(Uuid::now_v7(), Algorithm::Sha256)
 }
 
 #[tokio::test]

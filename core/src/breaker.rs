@@ -1,4 +1,4 @@
-//! When to stop asking a source that does not answer.
+//! When to stop asking somebody who does not answer.
 //!
 //! What: a pure table of three states. Closed: every request goes. After some failures in a row it opens: none goes, so that
 //! nobody waits for a timeout that the one before already waited for. After a rest one request goes as a probe, and its
@@ -21,7 +21,7 @@ pub struct BreakerConfig {
     pub max_rest: Duration,
 }
 
-/// Remembers whether a source answers.
+/// Remembers whether somebody answers.
 #[derive(Debug)]
 pub struct Breaker {
     config: BreakerConfig,
@@ -73,12 +73,12 @@ impl Breaker {
         }
     }
 
-    /// Reports that the source answered.
+    /// Reports an answer.
     pub const fn succeeded(&mut self) {
         self.state = State::Closed { failures: 0 };
     }
 
-    /// Reports that the source did not answer, or only that it cannot.
+    /// Reports that there was no answer, or only that there cannot be one.
     pub fn failed(&mut self, now: Instant) {
         self.state = match self.state {
             State::Closed { failures } if failures + 1 < self.config.failures => State::Closed {
@@ -91,7 +91,7 @@ impl Breaker {
         };
     }
 
-    /// Opens it for the longest rest: the source answers, and must not be asked.
+    /// Opens it for the longest rest: there was an answer, which is not to be asked again.
     pub fn trip(&mut self, now: Instant) {
         self.state = open(now, self.config.max_rest);
     }
