@@ -11,6 +11,7 @@
     reason = "a benchmark that cannot run says so and ends"
 )]
 
+mod bucket;
 mod peer;
 mod table;
 mod transfer;
@@ -21,6 +22,7 @@ use std::path::Path;
 use harness::node::{Edge, Origin};
 use tempfile::TempDir;
 
+use bucket::origin_over_bucket;
 use peer::DockerRegistry;
 use table::{Series, Table};
 use transfer::{
@@ -30,18 +32,30 @@ use transfer::{
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
+/// What can be run by itself.
+const PARTS: [&str; 3] = ["origin", "edge", "bucket"];
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    // Cargo adds a flag of its own.
-    let rounds = std::env::args()
-        .skip(1)
-        .find_map(|argument| argument.parse().ok());
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let rounds = arguments.iter().find_map(|argument| argument.parse().ok());
     let rounds: u64 = rounds.unwrap_or(5);
+    // Cargo adds a flag of its own.
+    let named = arguments.iter().filter(|it| PARTS.contains(&it.as_str()));
+    let is_all = named.clone().next().is_none();
+    let is_wanted = |part| is_all || named.clone().any(|it| it == part);
     let directory = TempDir::new().unwrap();
     let mut table = Table::default();
-    origin_beside_docker_registry(&mut table, directory.path(), rounds).await;
-    edge_beside_origin(&mut table, directory.path(), rounds).await;
-    println!("\n`tests/bench/run {rounds}`, medians of {rounds} rounds in turn:\n\n{table}");
+    if is_wanted("origin") {
+        origin_beside_docker_registry(&mut table, directory.path(), rounds).await;
+    }
+    if is_wanted("edge") {
+        edge_beside_origin(&mut table, directory.path(), rounds).await;
+    }
+    if is_wanted("bucket") {
+        origin_over_bucket(&mut table, directory.path(), rounds).await;
+    }
+    println!("\nMedians of {rounds} rounds in turn:\n\n{table}");
 }
 
 /// Pushes and pulls a large layer, and asks for a small manifest.
@@ -62,7 +76,7 @@ async fn origin_beside_docker_registry(table: &mut Table, directory: &Path, roun
         let layer = Layer::create(&directory.join("layer"), round, GIB);
         for (side, (address, name)) in sides.into_iter().enumerate() {
             rustix::fs::sync();
-            pushes[side].add(push(address, "bench/large", &layer));
+            pushes[side].add(push(address, "bench/large", &layer).whole);
             pulls[side].add(pull(address, "bench/large", &layer));
             manifests[side].add(requests_per_second(
                 address,

@@ -45,6 +45,15 @@ impl Table {
         ));
     }
 
+    /// Adds a time and its bound.
+    pub(crate) fn bounded_seconds(&mut self, what: &str, ours: &Series, bound: f64) {
+        let ours = ours.median();
+        self.0.push(format!(
+            "| {what} | {ours:.2} s | bound: {bound:.2} s | {:.2} x the bound |",
+            ours / bound
+        ));
+    }
+
     /// Adds a size and its bound.
     #[expect(clippy::cast_precision_loss, reason = "for display")]
     pub(crate) fn bytes(&mut self, what: &str, bytes: u64, bound: u64) {

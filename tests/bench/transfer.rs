@@ -18,6 +18,14 @@ pub(crate) struct Layer {
     digest: Digest,
 }
 
+/// How many seconds a push took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pushed {
+    pub(crate) whole: f64,
+    /// From the last byte to the last answer.
+    pub(crate) commit: f64,
+}
+
 /// What to ask.
 #[derive(Clone, Copy, Default)]
 struct Question<'a> {
@@ -62,8 +70,8 @@ impl Layer {
     }
 }
 
-/// Pushes a layer as docker does, one `PATCH` and a `PUT`; returns the seconds it took.
-pub(crate) fn push(address: SocketAddr, repository: &str, layer: &Layer) -> f64 {
+/// Pushes a layer as docker does, one `PATCH` and a `PUT`.
+pub(crate) fn push(address: SocketAddr, repository: &str, layer: &Layer) -> Pushed {
     let begin = Instant::now();
     let location = start_upload(address, repository);
     let mut file = File::open(&layer.path).unwrap();
@@ -80,8 +88,13 @@ pub(crate) fn push(address: SocketAddr, repository: &str, layer: &Layer) -> f64 
         },
     );
     assert_eq!(answer.status, 202);
+    let bytes = begin.elapsed().as_secs_f64();
     finish_upload(address, &answer.location.unwrap(), &layer.digest);
-    begin.elapsed().as_secs_f64()
+    let whole = begin.elapsed().as_secs_f64();
+    Pushed {
+        whole,
+        commit: whole - bytes,
+    }
 }
 
 /// Pulls a layer and throws it away; returns the seconds it took.
