@@ -18,4 +18,5 @@ pub mod telemetry;
 pub mod backoff;
 pub mod breaker;
 pub mod config;
+pub mod heap;
 pub mod process;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use outport_core::config::EXIT_BAD_CONFIG;
+use outport_core::heap;
 use outport_core::process::end;
 use outport_core::telemetry;
 use outport_origin::config::Config;
@@ -32,6 +33,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    heap::keep_some();
     let arguments = Arguments::parse();
     let config = match Config::load(arguments.config.as_deref(), &arguments.set) {
         Ok(loaded) => loaded.config,

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use outport_core::config::EXIT_BAD_CONFIG;
+use outport_core::heap;
 use outport_core::process::end;
 use outport_core::telemetry::causes;
 
@@ -57,6 +58,7 @@ struct Settings {
 }
 
 fn main() -> ExitCode {
+    heap::keep_some();
     let command = Arguments::parse()
         .command
         .unwrap_or_else(|| Command::Up(Settings::default()));
