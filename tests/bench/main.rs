@@ -12,6 +12,7 @@
 )]
 
 mod bucket;
+mod edge;
 mod peer;
 mod table;
 mod transfer;
@@ -19,15 +20,14 @@ mod transfer;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use harness::node::{Edge, Origin};
+use harness::node::Origin;
 use tempfile::TempDir;
 
 use bucket::origin_over_bucket;
+use edge::edge_beside_origin;
 use peer::DockerRegistry;
 use table::{Series, Table};
-use transfer::{
-    Layer, pull, pull_checked, pull_with_skopeo, push, push_image, requests_per_second,
-};
+use transfer::{Layer, pull, push, push_image, requests_per_second};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -35,7 +35,7 @@ const MIB: u64 = 1 << 20;
 /// What can be run by itself.
 const PARTS: [&str; 3] = ["origin", "edge", "bucket"];
 
-#[tokio::main(flavor = "current_thread")]
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let rounds = arguments.iter().find_map(|argument| argument.parse().ok());
@@ -98,67 +98,4 @@ async fn origin_beside_docker_registry(table: &mut Table, directory: &Path, roun
         most,
         64 * MIB + MIB / 4,
     );
-}
-
-/// Pulls a large layer from the origin, and through an edge that has never seen it.
-async fn edge_beside_origin(table: &mut Table, directory: &Path, rounds: u64) {
-    let origin = Origin::start().await;
-    let layer = Layer::create(&directory.join("layer"), u64::MAX, GIB);
-    push(origin.address(), "bench/large", &layer);
-    push_image(origin.address(), "bench/large", &[&layer]);
-    let mut cold = [Series::default(), Series::default()];
-    let mut checked = [Series::default(), Series::default()];
-    let mut skopeo = [Series::default(), Series::default()];
-    let mut warm = [Series::default(), Series::default()];
-    let mut most = 0;
-    for round in 0..rounds {
-        let edge = cold_edge(&origin).await;
-        cold[0].add(pull(edge.address(), "bench/large", &layer));
-        rustix::fs::sync();
-        cold[1].add(pull(origin.address(), "bench/large", &layer));
-        warm[0].add(pull(edge.address(), "bench/large", &layer));
-        warm[1].add(pull(origin.address(), "bench/large", &layer));
-        most = most.max(edge.process().memory().1);
-        let edge = cold_edge(&origin).await;
-        checked[0].add(pull_checked(edge.address(), "bench/large", &layer));
-        rustix::fs::sync();
-        checked[1].add(pull_checked(origin.address(), "bench/large", &layer));
-        let edge = cold_edge(&origin).await;
-        skopeo[0].add(pull_with_skopeo(edge.address(), "bench/large", directory));
-        rustix::fs::sync();
-        skopeo[1].add(pull_with_skopeo(origin.address(), "bench/large", directory));
-        println!("round {round}: edge pulled from");
-    }
-    table.seconds(
-        "pull 1 GiB through a cold edge",
-        "direct from the origin",
-        &cold,
-    );
-    table.seconds(
-        "the same, by a client that checks the digest",
-        "direct from the origin",
-        &checked,
-    );
-    table.seconds(
-        "the same, by skopeo into a directory",
-        "direct from the origin",
-        &skopeo,
-    );
-    table.seconds(
-        "pull 1 GiB through a warm edge",
-        "direct from the origin",
-        &warm,
-    );
-    table.bytes(
-        "edge, most resident memory (one stream)",
-        most,
-        64 * MIB + MIB / 4,
-    );
-}
-
-/// Starts an edge that has seen nothing, on a disk that has nothing left to do.
-async fn cold_edge(origin: &Origin) -> Edge {
-    let edge = Edge::start(origin).await;
-    rustix::fs::sync();
-    edge
 }

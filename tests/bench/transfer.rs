@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::content::Content;
+use harness::layout::hash_file;
 use outport_core::oci::digest::{Algorithm, Digest, Hasher};
 use tokio::time::Instant;
 
@@ -66,6 +67,29 @@ impl Layer {
             path: path.to_owned(),
             size,
             digest: hasher.finish(),
+        }
+    }
+
+    /// Writes an archive that has one file of `size` bytes.
+    pub(crate) fn create_archive(path: &Path, seed: u64, size: u64) -> Self {
+        let file = path.with_extension("file");
+        Self::create(&file, seed, size);
+        let status = Command::new("tar")
+            .args(["--create", "--owner=0", "--group=0", "--file"])
+            .arg(path)
+            .arg("--directory")
+            .arg(file.parent().unwrap())
+            .arg(file.file_name().unwrap())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        std::fs::remove_file(&file).unwrap();
+        File::open(path).unwrap().sync_all().unwrap();
+        let (digest, size) = hash_file(Algorithm::Sha256, path);
+        Self {
+            path: path.to_owned(),
+            size,
+            digest,
         }
     }
 }
@@ -142,33 +166,20 @@ fn pull_to(
     begin.elapsed().as_secs_f64()
 }
 
-/// Pulls the image `latest` with skopeo, into a directory that is removed again; returns the seconds it took.
-pub(crate) fn pull_with_skopeo(address: SocketAddr, repository: &str, directory: &Path) -> f64 {
-    let target = directory.join("skopeo");
-    let begin = Instant::now();
-    let status = Command::new("skopeo")
-        .args([
-            "--insecure-policy",
-            "copy",
-            "--quiet",
-            "--src-tls-verify=false",
-        ])
-        .arg(format!("docker://{address}/{repository}:latest"))
-        .arg(format!("dir:{}", target.display()))
-        .status()
-        .expect("skopeo is installed: tests/bench/run sees to it");
-    let seconds = begin.elapsed().as_secs_f64();
-    assert!(status.success());
-    std::fs::remove_dir_all(&target).unwrap();
-    seconds
-}
-
 /// Pushes an image `latest` of a config and of layers that are there.
 pub(crate) fn push_image(address: SocketAddr, repository: &str, layers: &[&Layer]) {
     const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
     const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-    let config = b"{}";
-    let digest = Algorithm::Sha256.digest(config);
+    // Layers are not compressed, and so are what clients make of them.
+    let contents: Vec<_> = layers
+        .iter()
+        .map(|Layer { digest, .. }| format!(r#""{digest}""#))
+        .collect();
+    let contents = contents.join(",");
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":[{contents}]}}}}"#
+    );
+    let (config_size, digest) = (config.len(), Algorithm::Sha256.digest(config.as_bytes()));
     let location = start_upload(address, repository);
     let patched = send(
         address,
@@ -179,7 +190,7 @@ pub(crate) fn push_image(address: SocketAddr, repository: &str, layers: &[&Layer
             length: config.len() as u64,
         },
         |stream| {
-            stream.write_all(config).unwrap();
+            stream.write_all(config.as_bytes()).unwrap();
         },
     );
     finish_upload(address, &patched.location.unwrap(), &digest);
@@ -191,7 +202,7 @@ pub(crate) fn push_image(address: SocketAddr, repository: &str, layers: &[&Layer
         .collect();
     let layers = layers.join(",");
     let manifest = format!(
-        r#"{{"schemaVersion":2,"mediaType":"{IMAGE}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{digest}","size":2}},"layers":[{layers}]}}"#
+        r#"{{"schemaVersion":2,"mediaType":"{IMAGE}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{digest}","size":{config_size}}},"layers":[{layers}]}}"#
     );
     let path = format!("/v2/{repository}/manifests/latest");
     let header = format!("Content-Type: {IMAGE}\r\n");

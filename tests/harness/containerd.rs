@@ -29,7 +29,11 @@ pub struct Listed {
 impl Containerd {
     /// Starts one that holds nothing.
     pub fn start() -> Self {
-        let sandbox = Sandbox::new();
+        Self::start_in(Sandbox::new())
+    }
+
+    /// Starts one that holds nothing in a sandbox.
+    pub fn start_in(sandbox: Sandbox) -> Self {
         let directory = sandbox.path().display();
         let config = format!(
             r#"version = 2

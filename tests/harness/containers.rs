@@ -21,7 +21,11 @@ pub struct Containers {
 impl Containers {
     /// Returns them with nothing in their storage, and some registries to be spoken to by plain HTTP.
     pub fn new(registries: &[SocketAddr]) -> Self {
-        let sandbox = Sandbox::new();
+        Self::new_in(Sandbox::new(), registries)
+    }
+
+    /// Returns them with nothing in their storage, which is in a sandbox.
+    pub fn new_in(sandbox: Sandbox, registries: &[SocketAddr]) -> Self {
         for name in ["xdg", "registries.d", "registries.conf.d", "hooks", "netns"] {
             fs::create_dir(sandbox.join(name)).unwrap();
         }

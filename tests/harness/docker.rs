@@ -19,7 +19,11 @@ pub struct Docker {
 impl Docker {
     /// Starts one that holds nothing.
     pub fn start() -> Self {
-        let sandbox = Sandbox::new();
+        Self::start_in(Sandbox::new())
+    }
+
+    /// Starts one that holds nothing in a sandbox.
+    pub fn start_in(sandbox: Sandbox) -> Self {
         let config = format!(
             r#"{{"deprecated-key-path": "{}"}}"#,
             sandbox.text("key.json")

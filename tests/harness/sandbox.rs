@@ -53,8 +53,16 @@ const SCRIPT: &str = r#"mount --bind "$0/lib" /var/lib && mount --bind "$0/shm" 
 impl Sandbox {
     /// Returns an empty one.
     pub fn new() -> Self {
+        Self::new_in(&std::env::temp_dir())
+    }
+
+    /// Returns an empty one in some directory, whose path is to be short and not one of those that are replaced.
+    pub fn new_in(parent: &Path) -> Self {
         // A short name: the path of a socket in it ends at 107 bytes.
-        let directory = tempfile::Builder::new().prefix("oc-").tempdir().unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("oc-")
+            .tempdir_in(parent)
+            .unwrap();
         for name in ["lib", "shm", "run", "tmp"] {
             fs::create_dir(directory.path().join(name)).unwrap();
         }
