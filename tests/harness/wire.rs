@@ -59,6 +59,9 @@ const LINE_BYTES_MAX: usize = 8 * 1024;
 const CHUNK_BYTES: usize = 64 * 1024;
 const CHUNKS_UNDER_WAY: usize = 256;
 
+/// Timers are late by a millisecond or two; the bytes that could have gone meanwhile go at once.
+const CATCH_UP: Duration = Duration::from_millis(10);
+
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
 // === impl Wire ===
@@ -203,7 +206,10 @@ async fn answers(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared)
             shared.answered_bytes.fetch_add(bytes, Ordering::Relaxed);
             let goes = own_pace.take(bytes).max(shared.pace.lock().take(bytes));
             sleep_until(goes).await;
-            let chunk = (goes + shared.shape.delay, buffer[..length].to_vec());
+            let chunk = (
+                Instant::now() + shared.shape.delay,
+                buffer[..length].to_vec(),
+            );
             if sender.send(chunk).await.is_err() {
                 break;
             }
@@ -223,10 +229,10 @@ impl Pace {
         }
     }
 
-    /// Returns when so many bytes may go.
+    /// Returns when so many bytes may go, which can be a moment ago.
     #[expect(clippy::cast_precision_loss, reason = "a pace")]
     fn take(&mut self, bytes: u64) -> Instant {
-        let goes = self.next.max(Instant::now());
+        let goes = self.next.max(Instant::now() - CATCH_UP);
         if self.bytes_per_second > 0 {
             let seconds = bytes as f64 / self.bytes_per_second as f64;
             self.next = goes + Duration::from_secs_f64(seconds);
