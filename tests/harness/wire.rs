@@ -1,7 +1,9 @@
-//! A wire between two nodes that can be watched and cut.
+//! A wire between two nodes that can be watched, cut and spoiled.
 //!
 //! It passes bytes on as they are, and notes the request lines that go by. It can be as long and as narrow as one between
-//! regions.
+//! regions, and single answers can be made to come as badly as a network or a dying peer can make them.
+
+mod fault;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+
+pub use self::fault::Fault;
+use self::fault::{Last, Spoiled, Spoils};
 
 /// A wire from a port of its own to another node.
 #[derive(Debug)]
@@ -50,6 +55,7 @@ struct Shared {
     to: SocketAddr,
     requests: Mutex<Vec<String>>,
     answered_bytes: AtomicU64,
+    spoils: Spoils,
 }
 
 /// A line of a request's head is shorter; what is longer is content.
@@ -81,6 +87,7 @@ impl Wire {
             to: address,
             requests: Mutex::default(),
             answered_bytes: AtomicU64::new(0),
+            spoils: Spoils::default(),
         });
         let (is_cut, watching) = watch::channel(false);
         let address = listener.local_addr().unwrap();
@@ -107,6 +114,16 @@ impl Wire {
     /// Lays it anew.
     pub fn mend(&self) {
         self.is_cut.send_replace(false);
+    }
+
+    /// Spoils the answer to the next request whose `METHOD target` begins and ends so; several may wait for their requests.
+    pub fn spoil(&self, start: &str, end: &str, fault: Fault) {
+        self.shared.spoils.add(start, end, fault);
+    }
+
+    /// Returns how many answers are still to be spoiled.
+    pub fn to_spoil(&self) -> usize {
+        self.shared.spoils.len()
     }
 
     /// Returns the requests that went by, each as `METHOD target`.
@@ -153,26 +170,37 @@ async fn connect(mut near: TcpStream, shared: Arc<Shared>, mut is_cut: watch::Re
     far.set_nodelay(true).unwrap();
     let (near_read, near_write) = near.split();
     let (far_read, far_write) = far.split();
-    let is_cut = tokio::select! {
-        _ = async {
-            tokio::join!(asks(near_read, far_write, &shared), answers(far_read, near_write, &shared))
-        } => false,
+    // The fault of the answer that comes next.
+    let armed = Mutex::new(None);
+    let is_reset = tokio::select! {
+        ((), is_reset) = async {
+            let asks = asks(near_read, far_write, &shared, &armed);
+            tokio::join!(asks, answers(far_read, near_write, &shared, &armed))
+        } => is_reset,
         _ = is_cut.wait_for(|is_cut| *is_cut) => true,
     };
-    if is_cut {
+    if is_reset {
         near.set_zero_linger().unwrap();
         far.set_zero_linger().unwrap();
     }
 }
 
-async fn asks(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared) {
+async fn asks(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    shared: &Shared,
+    armed: &Mutex<Option<Fault>>,
+) {
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut line = Vec::new();
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         for &byte in &buffer[..length] {
             match byte {
                 b'\n' => {
-                    shared.note(&line);
+                    if let Some(request) = request(&line) {
+                        *armed.lock() = shared.spoils.take(&request);
+                        shared.requests.lock().push(request);
+                    }
                     line.clear();
                 }
                 _ if line.len() < LINE_BYTES_MAX => line.push(byte),
@@ -187,36 +215,66 @@ async fn asks(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared) {
     drop(to.shutdown().await);
 }
 
-async fn answers(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared) {
-    let (sender, mut under_way) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS_UNDER_WAY);
+/// Passes answers on; returns whether the connection is to be reset.
+async fn answers(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    shared: &Shared,
+    armed: &Mutex<Option<Fault>>,
+) -> bool {
+    let (sender, mut under_way) = mpsc::channel::<(Instant, Spoiled)>(CHUNKS_UNDER_WAY);
     let mut own_pace = Pace::new(shared.shape.connection_bytes_per_second);
     let near_end = async {
         while let Some((arrives, chunk)) = under_way.recv().await {
             sleep_until(arrives).await;
-            if to.write_all(&chunk).await.is_err() {
-                return;
+            for piece in chunk.pieces() {
+                if to.write_all(piece).await.is_err() {
+                    return;
+                }
             }
         }
-        drop(to.shutdown().await);
     };
-    let far_end = async {
+    // Has the sender, so that the near end hears when this is done.
+    let far_end = async move {
         let mut buffer = vec![0; CHUNK_BYTES];
+        let mut fault = None;
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
             let bytes = length as u64;
             shared.answered_bytes.fetch_add(bytes, Ordering::Relaxed);
             let goes = own_pace.take(bytes).max(shared.pace.lock().take(bytes));
             sleep_until(goes).await;
-            let chunk = (
-                Instant::now() + shared.shape.delay,
-                buffer[..length].to_vec(),
-            );
-            if sender.send(chunk).await.is_err() {
-                break;
+            fault = armed.lock().take().or(fault);
+            let chunk = Spoiled::new(&buffer[..length], &mut fault);
+            let last = chunk.last;
+            let arrives = Instant::now() + shared.shape.delay;
+            let is_gone = sender.send((arrives, chunk)).await.is_err();
+            match last {
+                Some(last) => return last,
+                None if is_gone => return Last::End,
+                None => {}
             }
         }
-        drop(sender);
+        Last::End
     };
-    tokio::join!(near_end, far_end);
+    match tokio::join!(near_end, far_end).1 {
+        Last::End => {
+            drop(to.shutdown().await);
+            false
+        }
+        Last::Silence => std::future::pending().await,
+        Last::Reset => true,
+    }
+}
+
+/// Returns what is asked, `METHOD target`, if a line is the first one of a request.
+fn request(line: &[u8]) -> Option<String> {
+    let request = line.strip_suffix(b" HTTP/1.1\r")?;
+    // The body of the request before may lie on the same line.
+    let at = request.windows(2).rposition(|window| window == b" /")?;
+    let method = METHODS
+        .iter()
+        .find(|method| request[..at].ends_with(method.as_bytes()))?;
+    Some(String::from_utf8_lossy(&request[at - method.len()..]).into_owned())
 }
 
 // === impl Pace ===
@@ -238,25 +296,5 @@ impl Pace {
             self.next = goes + Duration::from_secs_f64(seconds);
         }
         goes
-    }
-}
-
-// === impl Shared ===
-
-impl Shared {
-    fn note(&self, line: &[u8]) {
-        let Some(request) = line.strip_suffix(b" HTTP/1.1\r") else {
-            return;
-        };
-        // The body of the request before may lie on the same line.
-        let Some(at) = request.windows(2).rposition(|window| window == b" /") else {
-            return;
-        };
-        let method = METHODS
-            .iter()
-            .find(|method| request[..at].ends_with(method.as_bytes()));
-        let Some(method) = method else { return };
-        let request = String::from_utf8_lossy(&request[at - method.len()..]).into_owned();
-        self.requests.lock().push(request);
     }
 }
