@@ -62,6 +62,8 @@ impl Tasks {
         F: Future<Output: Send + 'static> + Send + 'static,
     {
         let counted = self.count(name);
+        // A future that is moved into another one and awaited there takes its room twice.
+        let task = Box::pin(task);
         tokio::spawn(self.0.tracker.track_future(async move {
             let _counted = counted;
             task.await

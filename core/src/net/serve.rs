@@ -176,6 +176,7 @@ impl Server {
         while let Some((stream, peer)) = shutdown.run_until_cancelled(acceptor.next()).await {
             if let Ok(permit) = Arc::clone(&served).try_acquire_owned() {
                 let connection = Connection {
+                    permit,
                     server: self.clone(),
                     peer,
                     tasks: tasks.clone(),
@@ -183,10 +184,7 @@ impl Server {
                     reset: reset.clone(),
                 };
                 let serving = connection.serve(stream, service.clone());
-                drop(tasks.spawn("connection", async move {
-                    let _permit = permit;
-                    serving.await;
-                }));
+                drop(tasks.spawn("connection", serving));
                 continue;
             }
             metrics.connections_shed.inc();

@@ -167,6 +167,16 @@ impl Activity {
         self.owes_response || !self.bytes_begin_requests
     }
 
+    /// Returns since when nothing but the next request is waited for, if that is so.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let is_idle = self.in_flight == 0
+            && self.waiting == Waiting::NextRequest
+            && self.bytes_begin_requests
+            && !self.owes_response
+            && !self.is_unread;
+        is_idle.then_some(self.since)
+    }
+
     /// Returns when the connection is to be cut unless something happens, and why.
     pub(super) fn deadline(&self, config: &Config) -> Option<(Instant, Cut)> {
         if let Some(lingering) = &self.lingering {

@@ -2,6 +2,8 @@
 //!
 //! Invariants: the watch fires at the deadline that the connection's activity names, and never earlier. Whatever hyper
 //! says of the protocol, a connection ends by one of [`End`].
+//!
+//! Why connections are parked: hyper keeps 16 KiB of buffers for each, and clients keep more of them than they use.
 
 use std::future::poll_fn;
 use std::io;
@@ -9,13 +11,17 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use rustls::ServerConfig;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -45,9 +51,16 @@ const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const HTTP2_EARLY_RESETS: usize = 20;
 const HTTP2_MISTAKES: usize = 1024;
 
+/// After so long without a request only the socket of an HTTP/1 connection is kept: longer than clients need between requests
+/// that follow each other, and short, so that many who come at once do not take much even for a moment.
+const PARK_AFTER: Duration = Duration::from_millis(200);
+
 /// What a connection needs to know of its server.
 #[derive(Debug)]
 pub(super) struct Connection {
+    /// Held as long as it is open.
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    pub(super) permit: OwnedSemaphorePermit,
     pub(super) server: Server,
     pub(super) peer: SocketAddr,
     pub(super) tasks: Tasks,
@@ -68,6 +81,15 @@ enum End {
     Reset,
 }
 
+/// What it is time for.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    /// To cut the connection.
+    Cut(Cut),
+    /// To keep only its socket.
+    Park,
+}
+
 /// Counts a connection as long as it is open.
 struct Open(Server);
 
@@ -82,11 +104,12 @@ impl Connection {
         let _open = Open::count(self.server.clone());
         let config = &self.server.0.config;
         let handle = Handle::new();
-        let opening = open(
+        // What is needed only at the beginning is not kept beside the rest.
+        let opening = Box::pin(open(
             Wire::new(stream, handle.clone()),
             handle.clone(),
             self.tls(),
-        );
+        ));
         let deadline = Instant::now() + config.header_timeout;
         let opened = self
             .shutdown
@@ -101,7 +124,6 @@ impl Connection {
             Some(Ok(Err(error))) => return self.note(&End::Unopened(error)),
             Some(Ok(Ok(Some(opened)))) => opened,
         };
-        let io = TokioIo::new(socket);
         let exchanges = Exchanges {
             server: self.server.clone(),
             peer: self.peer,
@@ -115,18 +137,18 @@ impl Connection {
             service,
         };
         let end = match protocol {
-            Protocol::Http1 => {
-                let connection = http1_builder(config).serve_connection(io, exchanges);
-                self.watch(pin!(connection), &handle).await
-            }
+            Protocol::Http1 => self.serve_http1(socket, exchanges, &handle).await,
             Protocol::Http2 => {
                 let streams = Streams {
                     tasks: self.tasks.clone(),
                     send_stall_timeout: config.send_stall_timeout,
                 };
-                let connection =
-                    http2_builder(config, streams).serve_connection(io, StreamExchanges(exchanges));
-                self.watch(pin!(connection), &handle).await
+                let connection = http2_builder(config, streams)
+                    .serve_connection(TokioIo::new(socket), StreamExchanges(exchanges));
+                // Not within what every connection takes.
+                let mut connection = Box::pin(connection);
+                let watched = self.watch(connection.as_mut(), &handle, None).await;
+                watched.unwrap_or(End::Protocol(Ok(())))
             }
         };
         self.note(&end);
@@ -136,8 +158,67 @@ impl Connection {
         self.server.0.tls.as_ref().map(Tls::server)
     }
 
-    /// Runs the connection to its end; what must not look like a clean end is marked before the socket can be dropped.
-    async fn watch<C>(&self, mut connection: Pin<&mut C>, handle: &Handle) -> End
+    /// Answers one request after the other.
+    async fn serve_http1<S, F>(
+        &self,
+        mut socket: Socket,
+        exchanges: Exchanges<S>,
+        handle: &Handle,
+    ) -> End
+    where
+        S: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let builder = http1_builder(&self.server.0.config);
+        loop {
+            let io = TokioIo::new(socket);
+            let mut connection = builder.serve_connection(io, exchanges.clone());
+            let watched = self.watch(Pin::new(&mut connection), handle, Some(PARK_AFTER));
+            if let Some(end) = watched.await {
+                return end;
+            }
+            let parts = connection.into_parts();
+            socket = parts.io.into_inner();
+            socket.put_back(parts.read_buf);
+            if let Some(end) = self.park(&mut socket, handle).await {
+                return end;
+            }
+        }
+    }
+
+    /// Waits for the next request, unless the connection ends.
+    async fn park(&self, socket: &mut Socket, handle: &Handle) -> Option<End> {
+        let config = &self.server.0.config;
+        self.server.0.metrics.connections_parked.inc();
+        let mut sleep = pin!(sleep_until(Instant::now() + config.idle_timeout));
+        tokio::select! {
+            biased;
+            next = socket.next_request() => match next {
+                Ok(true) => None,
+                // A client that goes while nothing is owed to it goes well.
+                Ok(false) | Err(_) => Some(End::Protocol(Ok(()))),
+            },
+            due = poll_fn(|cx| poll_due(sleep.as_mut(), handle, config, None, cx)) => match due {
+                Due::Cut(cut) => Some(End::Cut(cut)),
+                Due::Park => None,
+            },
+            () = self.reset.cancelled() => Some(End::Reset),
+            () = self.shutdown.cancelled() => {
+                handle.update(Activity::draining);
+                // What it says, TLS for one, fits in an idle socket.
+                socket.shutdown().now_or_never();
+                Some(End::Protocol(Ok(())))
+            }
+        }
+    }
+
+    /// Runs the connection to its end, or until it has been idle for as long as is said; what must not look like a clean end is marked before the socket can be dropped.
+    async fn watch<C>(
+        &self,
+        mut connection: Pin<&mut C>,
+        handle: &Handle,
+        park_after: Option<Duration>,
+    ) -> Option<End>
     where
         C: GracefulConnection<Error = hyper::Error>,
     {
@@ -145,10 +226,15 @@ impl Connection {
         let mut sleep = pin!(sleep_until(Instant::now() + config.header_timeout));
         let mut draining = false;
         let end = loop {
+            // One that drains ends by itself.
+            let park_after = park_after.filter(|_| !draining);
             tokio::select! {
                 biased;
                 end = connection.as_mut() => break End::Protocol(end),
-                cut = poll_fn(|cx| poll_cut(sleep.as_mut(), handle, config, cx)) => break End::Cut(cut),
+                due = poll_fn(|cx| poll_due(sleep.as_mut(), handle, config, park_after, cx)) => match due {
+                    Due::Cut(cut) => break End::Cut(cut),
+                    Due::Park => return None,
+                },
                 () = self.reset.cancelled() => break End::Reset,
                 () = self.shutdown.cancelled(), if !draining => {
                     draining = true;
@@ -162,7 +248,7 @@ impl Connection {
             End::Cut(Cut::SendStall) | End::Reset => handle.reset_on_drop(),
             End::Protocol(_) | End::Unopened(_) | End::Cut(_) => {}
         }
-        end
+        Some(end)
     }
 
     fn note(&self, end: &End) {
@@ -202,20 +288,28 @@ async fn open(
     Ok(protocol.map(|protocol| (socket, protocol)))
 }
 
-/// Completes when nothing has happened for too long.
+/// Completes when nothing has happened for too long, or for so long that the connection can be parked.
 ///
 /// The timer is moved only when the deadline came nearer, or when it fires too early: not for every request.
-fn poll_cut(
+fn poll_due(
     mut sleep: Pin<&mut Sleep>,
     handle: &Handle,
     config: &Config,
+    park_after: Option<Duration>,
     cx: &mut Context<'_>,
-) -> Poll<Cut> {
-    let (deadline, now) = handle.update(|activity, now| (activity.deadline(config), now));
-    if let Some((at, cut)) = deadline {
+) -> Poll<Due> {
+    let (deadline, now) = handle.update(|activity, now| {
+        let cut = activity.deadline(config);
+        let cut = cut.map(|(at, cut)| (at, Due::Cut(cut)));
+        let idle = park_after.and_then(|after| Some(activity.idle_since()? + after));
+        let park = idle.map(|at| (at, Due::Park));
+        let deadlines = [cut, park].into_iter().flatten();
+        (deadlines.min_by_key(|(at, _)| *at), now)
+    });
+    if let Some((at, due)) = deadline {
         // A client that keeps the connection busy must not outrun the timer.
         if at <= now {
-            return Poll::Ready(cut);
+            return Poll::Ready(due);
         }
         if at < sleep.deadline() {
             sleep.as_mut().reset(at);
@@ -225,7 +319,7 @@ fn poll_cut(
         ready!(sleep.as_mut().poll(cx));
         let now = Instant::now();
         match deadline {
-            Some((at, cut)) if at <= now => return Poll::Ready(cut),
+            Some((at, due)) if at <= now => return Poll::Ready(due),
             Some((at, _)) => sleep.as_mut().reset(at),
             None => sleep.as_mut().reset(now + config.idle_timeout),
         }

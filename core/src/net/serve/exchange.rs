@@ -43,7 +43,7 @@ pub struct RequestId(pub u64);
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// The requests of a connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Exchanges<S> {
     pub(super) server: Server,
     pub(super) peer: SocketAddr,

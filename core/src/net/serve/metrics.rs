@@ -18,6 +18,7 @@ pub(super) struct ServerMetrics {
     pub(super) connections: Gauge,
     pub(super) connections_accepted: Counter,
     pub(super) connections_shed: Counter,
+    pub(super) connections_parked: Counter,
     pub(super) connections_unopened: Counter,
     pub(super) connections_cut: Family<CutLabels, Counter>,
     pub(super) requests_in_flight: Gauge,
@@ -76,6 +77,7 @@ impl ServerMetrics {
             connections: Gauge::default(),
             connections_accepted: Counter::default(),
             connections_shed: Counter::default(),
+            connections_parked: Counter::default(),
             connections_unopened: Counter::default(),
             connections_cut: Family::default(),
             requests_in_flight: Gauge::default(),
@@ -86,39 +88,15 @@ impl ServerMetrics {
                 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
             ]),
         };
+        metrics.register_connections(registry);
         let Self {
-            connections,
-            connections_accepted,
-            connections_shed,
-            connections_unopened,
-            connections_cut,
             requests_in_flight,
             requests,
             responses_unfinished,
             sent_bytes,
             head_seconds,
+            ..
         } = metrics.clone();
-        registry.register("connections", "Open connections", connections);
-        registry.register(
-            "connections_accepted",
-            "Connections served",
-            connections_accepted,
-        );
-        registry.register(
-            "connections_shed",
-            "Connections refused, too many being open",
-            connections_shed,
-        );
-        registry.register(
-            "connections_unopened",
-            "Connections that broke off before it was known what they speak, as by a bad handshake",
-            connections_unopened,
-        );
-        registry.register(
-            "connections_cut",
-            "Connections cut for being slow or idle",
-            connections_cut,
-        );
         registry.register(
             "requests_in_flight",
             "Requests being answered",
@@ -138,6 +116,44 @@ impl ServerMetrics {
             head_seconds,
         );
         metrics
+    }
+
+    fn register_connections(&self, registry: &mut Registry) {
+        let Self {
+            connections,
+            connections_accepted,
+            connections_shed,
+            connections_parked,
+            connections_unopened,
+            connections_cut,
+            ..
+        } = self.clone();
+        registry.register("connections", "Open connections", connections);
+        registry.register(
+            "connections_accepted",
+            "Connections served",
+            connections_accepted,
+        );
+        registry.register(
+            "connections_shed",
+            "Connections refused, too many being open",
+            connections_shed,
+        );
+        registry.register(
+            "connections_parked",
+            "How often only the socket of an idle connection was kept",
+            connections_parked,
+        );
+        registry.register(
+            "connections_unopened",
+            "Connections that broke off before it was known what they speak, as by a bad handshake",
+            connections_unopened,
+        );
+        registry.register(
+            "connections_cut",
+            "Connections cut for being slow or idle",
+            connections_cut,
+        );
     }
 }
 

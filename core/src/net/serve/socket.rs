@@ -26,6 +26,9 @@ use crate::oci::error::{ApiError, ErrorCode};
 /// How an HTTP/2 connection begins.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// How much is read to find out that a request comes.
+const FIRST_BYTES: usize = 64;
+
 /// How much is thrown away at a time.
 const DISCARD_BYTES: usize = 16 * 1024;
 
@@ -91,6 +94,31 @@ impl Socket {
         };
         self.read_ahead = read.freeze();
         Ok(Some(protocol))
+    }
+
+    /// Gives back what hyper has read and not looked at.
+    pub(super) fn put_back(&mut self, read: Bytes) {
+        if !read.is_empty() {
+            debug_assert!(
+                self.read_ahead.is_empty(),
+                "what is read ahead is read first"
+            );
+            self.read_ahead = read;
+        }
+    }
+
+    /// Waits for the first bytes of the next request; says whether there are any before the client closes its half.
+    pub(super) async fn next_request(&mut self) -> io::Result<bool> {
+        if self.read_ahead.is_empty() {
+            let mut read = [0; FIRST_BYTES];
+            let length = self.stream.read(&mut read).await?;
+            self.read_ahead = Bytes::copy_from_slice(&read[..length]);
+        }
+        if self.read_ahead.is_empty() {
+            return Ok(false);
+        }
+        self.handle.update(Activity::received);
+        Ok(true)
     }
 
     fn owes_response(&self) -> bool {

@@ -1,5 +1,6 @@
 mod early;
 mod floods;
+mod parked;
 mod streams;
 mod tls;
 
