@@ -23,6 +23,7 @@ pub mod sqlite;
 pub mod strace;
 pub mod tmpfs;
 
+pub mod attack;
 pub mod client;
 pub mod raw;
 pub mod reply;

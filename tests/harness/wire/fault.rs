@@ -74,6 +74,10 @@ impl Spoils {
         });
     }
 
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.lock().len()
     }
