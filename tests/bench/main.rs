@@ -11,6 +11,7 @@
     reason = "a benchmark that cannot run says so and ends"
 )]
 
+mod attack;
 mod bucket;
 mod edge;
 mod peer;
@@ -23,6 +24,7 @@ use std::path::Path;
 use harness::node::Origin;
 use tempfile::TempDir;
 
+use attack::edge_under_attack;
 use bucket::origin_over_bucket;
 use edge::edge_beside_origin;
 use peer::DockerRegistry;
@@ -33,7 +35,7 @@ const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
 /// What can be run by itself.
-const PARTS: [&str; 3] = ["origin", "edge", "bucket"];
+const PARTS: [&str; 4] = ["origin", "edge", "bucket", "attack"];
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
@@ -54,6 +56,9 @@ async fn main() {
     }
     if is_wanted("bucket") {
         origin_over_bucket(&mut table, directory.path(), rounds).await;
+    }
+    if is_wanted("attack") {
+        edge_under_attack(&mut table, rounds).await;
     }
     println!("\nMedians of {rounds} rounds in turn:\n\n{table}");
 }

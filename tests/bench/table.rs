@@ -45,6 +45,24 @@ impl Table {
         ));
     }
 
+    /// Adds short times: ours, and that of `peer`.
+    pub(crate) fn milliseconds(&mut self, what: &str, peer: &str, [ours, theirs]: &[Series; 2]) {
+        let (ours, theirs) = (ours.median() * 1e3, theirs.median() * 1e3);
+        self.0.push(format!(
+            "| {what} | {ours:.2} ms | {peer}: {theirs:.2} ms | {:.1} x its time |",
+            ours / theirs
+        ));
+    }
+
+    /// Adds a short time and its bound, in milliseconds.
+    pub(crate) fn bounded_milliseconds(&mut self, what: &str, ours: &Series, bound: f64) {
+        let ours = ours.median() * 1e3;
+        self.0.push(format!(
+            "| {what} | {ours:.2} ms | bound: {bound:.0} ms | {:.2} x the bound |",
+            ours / bound
+        ));
+    }
+
     /// Adds a time and its bound.
     pub(crate) fn bounded_seconds(&mut self, what: &str, ours: &Series, bound: f64) {
         let ours = ours.median();
