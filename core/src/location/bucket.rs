@@ -3,7 +3,8 @@
 //! What: content is cut into parts of a multipart upload. What does not fill a part at the end of an append is kept as an
 //! object of its own, the tail, and begins the next part. When the destination is known from the start, the upload is made for
 //! the blob's own key and completing it publishes the blob; otherwise it is made for a key of its own, completed there, and
-//! a small blob is copied within the store, while a large one is read from there until it has moved (`moves`). A small blob with a known destination is one `PUT`.
+//! a small blob is copied within the store, while a large one is read from there until it has moved (`moves`). A small blob
+//! with a known destination is one `PUT`.
 //!
 //! Invariants: nothing is at a blob's key that did not hash to its name before it was put there, completed or copied. The
 //! cutting depends on offsets only, and every tail has its own key, so that an append that was thought dead does no harm to
@@ -33,6 +34,7 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{Error, GetOptions, ObjectMeta, ObjectStoreExt as _, PutPayload};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -84,6 +86,9 @@ struct Inner {
     parts: Semaphore,
     /// Who holds a permit may copy a blob to where it belongs.
     moves: Semaphore,
+    /// Complete uploads that were no blob's at the last sweep. Only such are swept, because an upload is complete, and may look
+    /// as old as its first part, a moment before a commit says whose bytes it is.
+    suspects: Mutex<HashSet<Uuid>>,
 }
 
 /// An object of this size takes no longer than one of no bytes.
@@ -135,6 +140,7 @@ impl Bucket {
             prompt: Prompt::new(limits.answer_timeout),
             parts: Semaphore::new(limits.parts_in_flight_total.max(1)),
             moves: Semaphore::new(MOVES_IN_FLIGHT),
+            suspects: Mutex::default(),
             limits,
         }))
     }
@@ -298,17 +304,23 @@ impl ContentStore for Bucket {
         }
         // Only now, so that what became a blob meanwhile is known as one.
         let blobs: HashSet<_> = moves::uploads(self).await?.into_iter().collect();
+        let mut suspects = HashSet::new();
         let mut count = 0;
-        for object in old {
-            let upload = object
-                .location
-                .filename()
-                .and_then(|name| name.parse().ok());
-            if upload.is_none_or(|upload| !blobs.contains(&upload)) {
-                self.remove(&object.location).await?;
-                count += 1;
+        for ObjectMeta { location, .. } in old {
+            let upload = location.filename().and_then(|name| name.parse().ok());
+            if let Some(upload) = upload.filter(|id| location == self.path(Key::Upload(*id))) {
+                if blobs.contains(&upload) {
+                    continue;
+                }
+                if !self.0.suspects.lock().contains(&upload) {
+                    suspects.insert(upload);
+                    continue;
+                }
             }
+            self.remove(&location).await?;
+            count += 1;
         }
+        *self.0.suspects.lock() = suspects;
         Ok(count)
     }
 

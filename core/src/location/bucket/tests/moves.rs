@@ -124,6 +124,34 @@ async fn a_sweep_leaves_what_is_a_blob() {
     rig.assert_here().await;
 }
 
+/// As between two steps of a commit: the upload is complete, and nothing says yet whose bytes it is.
+#[tokio::test]
+async fn a_sweep_leaves_what_is_about_to_be_a_blob() {
+    let rig = Rig::new().await;
+    let moves = rig.one.path_of(&Folder::MovesOf(rig.digest).path());
+    let remove_pointers = async || {
+        let objects = rig.engine.store.list(Some(&moves));
+        let pointers: Vec<_> = objects.try_collect().await.unwrap();
+        for pointer in pointers {
+            rig.one.remove(&pointer.location).await.unwrap();
+        }
+    };
+    let later = clock::now() + HOUR;
+    remove_pointers().await;
+    assert_eq!(rig.other.sweep(later).await.unwrap(), 0);
+    rig.one
+        .commit(rig.staged.clone(), &rig.digest)
+        .await
+        .unwrap();
+    assert_eq!(rig.other.sweep(later).await.unwrap(), 0);
+    rig.assert_here().await;
+    // Of one whose commit was given up nothing stays.
+    remove_pointers().await;
+    assert_eq!(rig.other.sweep(later).await.unwrap(), 0);
+    assert_eq!(rig.other.sweep(later).await.unwrap(), 1);
+    assert_eq!(rig.objects().await, (0, 0));
+}
+
 #[tokio::test]
 async fn a_blob_deleted_while_it_moves_does_not_come_back() {
     let rig = Rig::new().await;
