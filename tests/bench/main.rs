@@ -2,7 +2,7 @@
 //!
 //! Everything that is compared runs in one go and in turn, so that a machine whose speed drifts drifts for all; what counts
 //! are the ratios of medians. The client costs as little as one can: it sends from the page cache and throws away what it
-//! reads. See `tests/bench/run`.
+//! reads. The edge's cache table is not timed, but compared with other policies on traces. See `tests/bench/run`.
 
 #![allow(
     clippy::expect_used,
@@ -13,6 +13,7 @@
 
 mod attack;
 mod bucket;
+mod cache;
 mod edge;
 mod peer;
 mod table;
@@ -35,7 +36,7 @@ const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
 /// What can be run by itself.
-const PARTS: [&str; 4] = ["origin", "edge", "bucket", "attack"];
+const PARTS: [&str; 5] = ["origin", "edge", "bucket", "attack", "cache"];
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
@@ -59,6 +60,9 @@ async fn main() {
     }
     if is_wanted("attack") {
         edge_under_attack(&mut table, rounds).await;
+    }
+    if is_wanted("cache") {
+        println!("{}", cache::report());
     }
     println!("\nMedians of {rounds} rounds in turn:\n\n{table}");
 }
