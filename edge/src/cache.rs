@@ -8,12 +8,17 @@
 //! here.
 //!
 //! Failure: a file that is gone or has another length is forgotten, and counts as a miss; one that somebody wrote to is
-//! doubtful until it was hashed again; a damaged one is put aside. A disk that cannot take more rests
-//! for a while ([`Cache::may_fill`]), and downloads pass by it. Crash: the directory is the truth, the table is filled
-//! from it at the start.
+//! doubtful until it was hashed again, as all are after a bad end; a damaged one is put aside. A disk that cannot take more
+//! rests for a while ([`Cache::may_fill`]), and downloads pass by it. Crash: the table is filled from the [`index`], or else
+//! from the directory.
 
+pub mod index;
 pub mod scrub;
+mod stock;
 pub mod table;
+mod tend;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::Path;
@@ -30,6 +35,7 @@ use tokio::time::Instant;
 
 use crate::metrics::CacheMetrics;
 use crate::names::Names;
+use index::{Change, Index, Standing};
 use table::{Admission, Home, Table};
 
 /// The cached blobs and manifests; cheap to clone.
@@ -58,12 +64,18 @@ pub struct CacheConfig {
     pub disk_rest: Duration,
     /// How much of what is on disk is hashed again in a second; nothing when zero.
     pub scrub_bytes_per_second: u64,
+    /// How many files a second are compared with the index after the start.
+    pub checks_per_second: u64,
 }
 
 #[derive(Debug)]
 struct Inner {
     disk: Disk,
     table: Mutex<Table>,
+    index: Index,
+    /// Whether the directory has to be compared with the table yet.
+    standing: Standing,
+    checks_per_second: u64,
     open: moka::sync::Cache<Digest, BlobFile>,
     contents: moka::sync::Cache<Digest, Bytes>,
     filling: Mutex<Breaker>,
@@ -74,7 +86,7 @@ struct Inner {
 // === impl Cache ===
 
 impl Cache {
-    /// Opens the directory and takes stock of it, without reading the blobs. Blocks.
+    /// Opens the directory, and its index or else takes stock of it, without reading the blobs. Blocks.
     pub fn open(
         root: &Path,
         config: CacheConfig,
@@ -82,7 +94,8 @@ impl Cache {
         metrics: CacheMetrics,
     ) -> Result<Self, OpenError> {
         let disk = open_disk(root)?;
-        let (table, evicted) = take_stock(&disk, config.capacity_bytes);
+        let (index, loaded) = open_index(root, config.capacity_bytes)?;
+        let (table, evicted) = stock::take(&disk, loaded.table, loaded.standing);
         metrics.capacity_bytes.set(level(config.capacity_bytes));
         let rest = BreakerConfig {
             failures: 1,
@@ -92,6 +105,9 @@ impl Cache {
         let cache = Self(Arc::new(Inner {
             disk,
             table: Mutex::new(table),
+            index,
+            standing: loaded.standing,
+            checks_per_second: config.checks_per_second,
             open: moka::sync::Cache::new(config.open_files),
             contents: moka::sync::Cache::builder()
                 .max_capacity(config.memory_bytes)
@@ -115,14 +131,13 @@ impl Cache {
             Some(blob) => Ok(Some(blob)),
             None => self.open_blob(digest).await?,
         };
+        let is_trusted = !self.needs_verification(digest);
         match opened.and_then(|blob| blob.map(|blob| Ok((blob.is_sealed()?, blob))).transpose()) {
-            Ok(Some((true, blob))) => {
+            Ok(Some((true, blob))) if is_trusted => {
                 self.0.open.insert(*digest, blob.clone());
                 Some(Found::Sound(blob))
             }
-            Ok(Some((false, blob)))
-                if blob.file.metadata().is_ok_and(|file| file.len() == size) =>
-            {
+            Ok(Some((_, blob))) if blob.file.metadata().is_ok_and(|file| file.len() == size) => {
                 Some(Found::Doubtful(blob))
             }
             Ok(found) => {
@@ -148,6 +163,7 @@ impl Cache {
             tracing::warn!(%digest, %error, "cached file not sealed");
             return;
         }
+        self.mark_verified(digest);
         self.0.open.insert(*digest, blob.clone());
     }
 
@@ -155,7 +171,11 @@ impl Cache {
     pub fn condemn(&self, digest: &Digest) {
         tracing::warn!(%digest, "cached file is damaged, put aside");
         self.0.metrics.damaged.inc();
-        self.0.table.lock().remove(digest);
+        {
+            let mut table = self.0.table.lock();
+            table.remove(digest);
+            self.note_removed(&[*digest]);
+        }
         self.0.open.invalidate(digest);
         self.0.contents.invalidate(digest);
         if let Err(error) = self.0.disk.quarantine(digest) {
@@ -258,14 +278,26 @@ impl Cache {
         }
         let blob = self.0.disk.publish(partial)?;
         self.0.open.insert(digest, blob);
-        self.settle(|table| table.admit(digest, size, home));
+        self.settle(|table| {
+            let admission = table.admit(digest, size, home);
+            if admission != Admission::TooLarge {
+                let admitted = Change::Admitted { digest, size, home };
+                self.0.index.note(admitted);
+            }
+            admission
+        });
         self.0.filling.lock().succeeded();
         Ok(())
     }
 
     /// Makes room on a disk that is full although the capacity is kept; returns whether there was anything to delete. Blocks.
     pub fn relieve(&self, bytes: u64) -> bool {
-        let evicted = self.0.table.lock().relieve(bytes);
+        let evicted = {
+            let mut table = self.0.table.lock();
+            let evicted = table.relieve(bytes);
+            self.note_removed(&evicted);
+            evicted
+        };
         tracing::warn!(
             bytes,
             evicted = evicted.len(),
@@ -279,23 +311,40 @@ impl Cache {
 
     /// Carries out a decision of the table, and says whether it admits.
     fn settle(&self, decide: impl FnOnce(&mut Table) -> Admission) -> bool {
-        let decision = decide(&mut self.0.table.lock());
-        let Admission::Admitted { evicted } = decision else {
-            return false;
+        let evicted = {
+            let mut table = self.0.table.lock();
+            let Admission::Admitted { evicted } = decide(&mut table) else {
+                return false;
+            };
+            self.note_removed(&evicted);
+            evicted
         };
         self.0.metrics.evictions.inc_by(evicted.len() as u64);
         self.delete(&evicted);
         self.count();
+        self.0.index.flush();
         true
+    }
+
+    /// Takes note of what left the table, which is still locked.
+    fn note_removed(&self, digests: &[Digest]) {
+        for digest in digests {
+            self.0.index.note(Change::Removed(*digest));
+        }
     }
 
     /// Forgets and deletes a blob.
     pub async fn forget(&self, digest: &Digest) {
-        self.0.table.lock().remove(digest);
+        {
+            let mut table = self.0.table.lock();
+            table.remove(digest);
+            self.note_removed(&[*digest]);
+        }
         let (cache, digest) = (self.clone(), *digest);
         spawn_blocking(move || {
             cache.delete(&[digest]);
             cache.count();
+            cache.0.index.flush();
         })
         .await
         .ok();
@@ -325,6 +374,9 @@ impl Cache {
     }
 }
 
+/// The folder of the index, in the cache's directory.
+const INDEX_FOLDER: &str = "index";
+
 /// What an entry in memory costs beside its content.
 const ENTRY_BYTES: usize = 300;
 
@@ -333,32 +385,19 @@ fn open_disk(root: &Path) -> Result<Disk, OpenError> {
     match Disk::open(root) {
         Err(OpenError::UnknownFormat { path, found }) => {
             tracing::warn!(path = %path.display(), found, "cache was written by another version, starting cold");
-            Disk::erase(root).map_err(|source| OpenError::Io { path, source })?;
+            Index::erase(&root.join(INDEX_FOLDER))
+                .and_then(|()| Disk::erase(root))
+                .map_err(|source| OpenError::Io { path, source })?;
             Disk::open(root)
         }
         opened => opened,
     }
 }
 
-/// Fills a table from the directory, the files that were used last being the newest.
-fn take_stock(disk: &Disk, capacity_bytes: u64) -> (Table, Vec<Digest>) {
-    let mut entries = Vec::new();
-    for entry in disk.entries() {
-        match entry {
-            Ok(entry) => entries.push(entry),
-            Err(error) => tracing::warn!(error = %error, "part of the cache directory not read"),
-        }
-    }
-    entries.sort_by_key(|entry| entry.accessed.max(entry.modified));
-    let mut table = Table::new(capacity_bytes);
-    let mut gone = Vec::new();
-    for entry in entries {
-        match table.admit(entry.digest, entry.size, Home::Here) {
-            Admission::Admitted { evicted } => gone.extend(evicted),
-            Admission::TooLarge => gone.push(entry.digest),
-        }
-    }
-    (table, gone)
+/// Opens the index that is beside the blobs.
+fn open_index(root: &Path, capacity: u64) -> Result<(Index, index::Loaded), OpenError> {
+    let path = root.join(INDEX_FOLDER);
+    Index::open(&path, capacity).map_err(|source| OpenError::Io { path, source })
 }
 
 fn read_whole(blob: &BlobFile) -> io::Result<Bytes> {

@@ -138,6 +138,7 @@ fn cache(section: &mut Section<'_>) -> CacheConfig {
         open_files: section.take("open_files", 128),
         disk_rest: section.take("disk_rest", Duration::from_secs(10)),
         scrub_bytes_per_second: size(section, "scrub", ByteSize::mib(4)),
+        checks_per_second: positive(section, "checks_per_second", 10_000).into(),
     }
 }
 

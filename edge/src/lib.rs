@@ -31,6 +31,7 @@ mod tests;
 use std::time::Duration;
 
 use outport_core::admin::{self, Readiness};
+use outport_core::clock;
 use outport_core::net::client::{BadClient, Client};
 use outport_core::net::serve::Server;
 use outport_core::process::{self, Hangups};
@@ -56,6 +57,7 @@ pub struct Edge {
     config: Config,
     seams: Seams,
     service: Service,
+    cache: Cache,
 }
 
 /// What an edge shares with the process around it.
@@ -118,7 +120,7 @@ impl Edge {
         let (cache, names) = open_cache(&config, &seams.tasks, metrics.cache.clone()).await?;
         let resolver = Resolver::new(
             origin,
-            cache,
+            cache.clone(),
             names,
             &seams.tasks,
             config.questions.manifest_bytes_max,
@@ -144,6 +146,7 @@ impl Edge {
             config,
             seams,
             service,
+            cache,
         })
     }
 
@@ -153,6 +156,7 @@ impl Edge {
             config,
             seams,
             service,
+            cache,
         } = self;
         tracing::info!(name = config.name, region = config.region, "edge is up");
         if let Some(tls) = config.tls.clone() {
@@ -182,6 +186,7 @@ impl Edge {
             if let Err(still_in) = seams.tasks.drain(TASKS_DRAIN).await {
                 tracing::warn!(error = %still_in, "tasks of the edge did not end in time");
             }
+            cache.close().await;
             ended.cancel();
         };
         tokio::join!(admin, clients);
@@ -251,6 +256,8 @@ async fn open_cache(
     });
     let (cache, names, writer) = opened.await.or(Err(BuildError::Ending))??;
     drop(tasks.spawn("names", writer.run(tasks.clone())));
+    let tending = cache.clone().tend(clock::now(), tasks.token());
+    drop(tasks.spawn("cache", tending));
     Ok((cache, names))
 }
 

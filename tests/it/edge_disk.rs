@@ -1,5 +1,7 @@
 //! An edge whose disk is full, fails, or is left behind by a process that was killed.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use harness::content::Content;
@@ -160,4 +162,33 @@ async fn a_process_that_is_killed_at_any_system_call_leaves_nothing_wrong() {
         }
     }
     assert!(killed >= 8, "only {killed} system calls were ever made");
+}
+
+#[tokio::test]
+async fn what_a_bad_end_left_is_hashed_before_it_is_used() {
+    let mut rig = Rig::new(&["cache.scrub=0B"]).await;
+    let (content, digest) = rig.new_layer().await;
+    let (other, other_digest) = rig.new_layer().await;
+    for (content, digest) in [(content, &digest), (other, &other_digest)] {
+        rig.until_hit(content, digest).await;
+    }
+    rig.edge.kill();
+    let hex = digest.hex();
+    let folder = rig.edge.directory().join("cache/blobs/sha256");
+    let path = folder.join(&hex[..2]).join(&hex);
+    // As a disk does that lost what it had promised to keep: without a trace.
+    let modified = path.metadata().unwrap().modified().unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(b"lost", 1000).unwrap();
+    file.set_modified(modified).unwrap();
+    rig.edge.start_again().await;
+
+    let mut open = rig.repository().blob(Method::GET, &digest).open().await;
+    let mut read = 0;
+    while let Ok(Some(bytes)) = open.next().await {
+        read += bytes.len() as u64;
+    }
+    assert!(read < LAYER, "a wrong blob was served whole");
+    rig.until_hit(content, &digest).await;
+    assert_eq!(rig.pull(other, &other_digest).await, "hit");
 }

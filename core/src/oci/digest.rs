@@ -127,6 +127,11 @@ impl Digest {
         hex::encode(self.output())
     }
 
+    /// Returns the digest with this output, or none when it has not the algorithm's length.
+    pub fn from_output(algorithm: Algorithm, output: &[u8]) -> Option<Self> {
+        (output.len() == algorithm.output_len()).then(|| Self::new(algorithm, output))
+    }
+
     fn new(algorithm: Algorithm, bytes: &[u8]) -> Self {
         let mut output = [0; MAX_OUTPUT];
         output[..bytes.len()].copy_from_slice(bytes);
@@ -280,6 +285,8 @@ mod tests {
         fn text_round_trips(content: Vec<u8>, sha512: bool) {
             let digest = if sha512 { Algorithm::Sha512 } else { Algorithm::Sha256 }.digest(&content);
             prop_assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
+            prop_assert_eq!(Digest::from_output(digest.algorithm(), digest.output()), Some(digest));
+            prop_assert_eq!(Digest::from_output(digest.algorithm(), &digest.output()[1..]), None);
         }
 
         #[test]

@@ -164,6 +164,11 @@ impl Table {
         Some(size)
     }
 
+    /// Whether a blob fits without another's going.
+    pub const fn has_room(&self, size: u64) -> bool {
+        size <= self.capacity.saturating_sub(self.bytes)
+    }
+
     /// Makes room for a blob that is still on its way, so that it can be written down before it is taken in.
     pub fn make_room(&mut self, size: u64) -> Admission {
         if size > self.capacity - self.pinned_bytes.min(self.capacity) {
@@ -429,11 +434,15 @@ impl Table {
         self.slots.reserve(count);
     }
 
-    /// Takes back what an earlier table knew of time; before all else.
-    pub fn restore_learnt(&mut self, clock: u64, learnt: Vec<f32>) {
+    /// Takes back the number of uses; before all else.
+    pub const fn restore_clock(&mut self, clock: u64) {
         self.clock = clock;
-        self.learn_in = 1;
+    }
+
+    /// Takes back what was learnt.
+    pub fn restore_learnt(&mut self, learnt: Vec<f32>) {
         self.reuse.set_counts(learnt);
+        self.learn_in = 1;
     }
 
     /// Takes back an entry of an earlier table, whatever the capacity: [`Self::make_room`] of nothing restores the invariant.

@@ -10,10 +10,10 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::body::Body;
 use crate::location::key::{Folder, Key};
@@ -45,7 +45,7 @@ pub struct Entry {
     pub digest: Digest,
     /// The size of the file in bytes.
     pub size: u64,
-    /// When it was written.
+    /// When it was written, or given its name.
     pub modified: SystemTime,
     /// When it was read last, as far as the file system keeps count.
     pub accessed: SystemTime,
@@ -91,12 +91,17 @@ impl Disk {
         let bytes = 0..=u8::MAX;
         Algorithm::ALL
             .into_iter()
-            .flat_map(move |algorithm| {
-                bytes
-                    .clone()
-                    .map(move |byte| Folder::Prefix(algorithm, byte))
-            })
-            .flat_map(|folder| self.list(folder))
+            .flat_map(move |algorithm| bytes.clone().map(move |byte| (algorithm, byte)))
+            .flat_map(|(algorithm, byte)| self.entries_of(algorithm, byte))
+    }
+
+    /// Walks over the part of them whose digest is of one algorithm and begins with `byte`.
+    pub fn entries_of(
+        &self,
+        algorithm: Algorithm,
+        byte: u8,
+    ) -> impl Iterator<Item = io::Result<Entry>> + use<> {
+        self.list(Folder::Prefix(algorithm, byte))
     }
 
     /// Opens the partial of a digest, empty or as an earlier process left it; fails with `WouldBlock` while it is open.
@@ -108,15 +113,6 @@ impl Disk {
             path,
             digest: *digest,
         })
-    }
-
-    /// Lists the blobs of one algorithm whose output begins with a byte.
-    pub fn entries_of(
-        &self,
-        algorithm: Algorithm,
-        byte: u8,
-    ) -> impl Iterator<Item = io::Result<Entry>> + use<> {
-        self.list(Folder::Prefix(algorithm, byte))
     }
 
     /// Walks over the partials that are here, open ones included.
@@ -174,7 +170,12 @@ fn entry(folder: Folder, file: io::Result<fs::DirEntry>) -> io::Result<Option<En
     if !metadata.is_file() {
         return Ok(None);
     }
-    let modified = metadata.modified()?;
+    // Of a sealed file, the time of modification says nothing.
+    let changed = Duration::new(
+        u64::try_from(metadata.ctime()).unwrap_or_default(),
+        u32::try_from(metadata.ctime_nsec()).unwrap_or_default(),
+    );
+    let modified = metadata.modified()?.max(SystemTime::UNIX_EPOCH + changed);
     Ok(Some(Entry {
         digest,
         size: metadata.len(),

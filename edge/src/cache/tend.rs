@@ -1,0 +1,120 @@
+//! What a cache does beside serving: it keeps its index, compares it with the directory, and says whom to trust and to keep.
+
+use std::time::{Duration, SystemTime};
+
+use outport_core::oci::digest::Digest;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::Cache;
+use super::index::{Change, Ending, Standing};
+use super::stock::Check;
+use super::table::{TooManyPins, Trust};
+
+/// How often the journal of the index is made durable.
+const SYNC_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often a snapshot of the index is written: as much of what is popular is forgotten with a crash.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_mins(10);
+
+// === impl Cache ===
+
+impl Cache {
+    /// Compares the index with the directory, then keeps it until told to end; `now` is the time of day.
+    pub async fn tend(self, now: SystemTime, ending: CancellationToken) {
+        let tending = async {
+            if self.0.standing != Standing::Clean {
+                self.clone().snapshot(Ending::Unclean).await;
+            }
+            tokio::join!(self.check(now), self.keep_index());
+        };
+        tokio::select! {
+            () = tending => {}
+            () = ending.cancelled() => {}
+        }
+    }
+
+    /// Writes everything down, so that the next process trusts it; nothing should come in afterwards.
+    pub async fn close(self) {
+        self.snapshot(Ending::Clean).await;
+    }
+
+    /// Whether the bytes of a blob must be hashed before they are used.
+    pub fn needs_verification(&self, digest: &Digest) -> bool {
+        let table = self.0.table.lock();
+        table
+            .entry(digest)
+            .is_some_and(|entry| entry.trust == Trust::Unverified)
+    }
+
+    /// Takes note that the bytes of a blob were hashed to its digest; known until the next bad end.
+    pub fn mark_verified(&self, digest: &Digest) {
+        self.0.table.lock().mark_verified(digest);
+    }
+
+    /// Keeps a blob, which may still have to come, from being evicted; after a restart too. Blocks.
+    pub fn pin(&self, digest: Digest) -> Result<(), TooManyPins> {
+        {
+            let mut table = self.0.table.lock();
+            table.pin(digest)?;
+            self.0.index.note(Change::Pinned(digest));
+        }
+        self.0.index.flush();
+        Ok(())
+    }
+
+    /// Lets a blob be evicted again. Blocks.
+    pub fn unpin(&self, digest: &Digest) {
+        {
+            let mut table = self.0.table.lock();
+            table.unpin(digest);
+            self.0.index.note(Change::Unpinned(*digest));
+        }
+        self.0.index.flush();
+    }
+
+    async fn snapshot(self, ending: Ending) {
+        let written = spawn_blocking(move || self.0.index.snapshot(&self.0.table, ending));
+        written.await.ok();
+    }
+
+    /// Compares the index with the directory, not faster than it was told.
+    async fn check(&self, now: SystemTime) {
+        let mut check = Check::new(self.clone(), now);
+        loop {
+            let one = spawn_blocking(move || {
+                let seen = check.next_folder();
+                (check, seen)
+            });
+            let Ok((rest, seen)) = one.await else {
+                return;
+            };
+            check = rest;
+            let Some(seen) = seen else {
+                break;
+            };
+            let files = u32::try_from(seen).unwrap_or(u32::MAX);
+            let per_second = u32::try_from(self.0.checks_per_second).unwrap_or(u32::MAX);
+            sleep(Duration::from_secs(1) * files / per_second.max(1)).await;
+        }
+        let forgotten = spawn_blocking(move || check.forget_missing());
+        forgotten.await.ok();
+        tracing::debug!("index of the cache compared with its files");
+    }
+
+    async fn keep_index(&self) {
+        let mut snapshot_at = Instant::now() + SNAPSHOT_INTERVAL;
+        loop {
+            sleep(SYNC_INTERVAL).await;
+            let cache = self.clone();
+            let synced = spawn_blocking(move || cache.0.index.sync());
+            synced.await.ok();
+            let entries = self.0.table.lock().len();
+            if self.0.index.is_due(entries) || Instant::now() >= snapshot_at {
+                self.clone().snapshot(Ending::Unclean).await;
+                snapshot_at = Instant::now() + SNAPSHOT_INTERVAL;
+            }
+        }
+    }
+}

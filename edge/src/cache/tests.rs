@@ -1,0 +1,184 @@
+use outport_core::clock;
+use outport_core::oci::digest::Algorithm;
+use outport_core::tasks::Tasks;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::names::NamesConfig;
+
+const NAMES: NamesConfig = NamesConfig {
+    entries_in_memory: 100,
+    rows_max: 100,
+    page_cache_bytes: 1 << 20,
+};
+
+fn open(root: &TempDir, capacity_bytes: u64) -> Cache {
+    // Of its own: nothing here asks it.
+    let directory = TempDir::new().unwrap();
+    let (names, _writer) = Names::open(&directory.path().join("names"), NAMES).unwrap();
+    let config = CacheConfig {
+        scrub_bytes_per_second: 0,
+        capacity_bytes,
+        memory_bytes: 0,
+        open_files: 0,
+        disk_rest: Duration::ZERO,
+        checks_per_second: u64::MAX,
+    };
+    Cache::open(root.path(), config, names, CacheMetrics::default()).unwrap()
+}
+
+fn content(number: u8) -> Vec<u8> {
+    vec![number; 100]
+}
+
+fn digest(number: u8) -> Digest {
+    Algorithm::Sha256.digest(&content(number))
+}
+
+fn publish(cache: &Cache, number: u8) {
+    let partial = cache.partial(&digest(number)).unwrap();
+    partial.write_at(&content(number), 0).unwrap();
+    cache.publish(&partial, 100, Home::Here).unwrap();
+}
+
+fn path(root: &TempDir, number: u8) -> std::path::PathBuf {
+    let hex = digest(number).hex();
+    root.path()
+        .join(format!("blobs/sha256/{}/{hex}", &hex[..2]))
+}
+
+async fn is_here(cache: &Cache, number: u8) -> bool {
+    cache.blob(&digest(number)).await.is_some()
+}
+
+/// Compares all of the index with the directory.
+async fn check(cache: &Cache, now: std::time::SystemTime) {
+    let mut check = stock::Check::new(cache.clone(), now);
+    let whole = spawn_blocking(move || {
+        while check.next_folder().is_some() {}
+        check.forget_missing();
+    });
+    whole.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_good_end_is_trusted_and_a_bad_one_is_not() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 10_000);
+    (0..3).for_each(|number| publish(&cache, number));
+    assert!(!cache.needs_verification(&digest(0)));
+    cache.close().await;
+
+    let cache = open(&root, 10_000);
+    assert!(!cache.needs_verification(&digest(0)));
+    assert!(is_here(&cache, 0).await);
+    drop(cache);
+
+    let cache = open(&root, 10_000);
+    for number in 0..3 {
+        assert!(cache.needs_verification(&digest(number)));
+    }
+    cache.mark_verified(&digest(1));
+    cache.close().await;
+
+    let cache = open(&root, 10_000);
+    let needed: Vec<_> = (0..3)
+        .filter(|number| cache.needs_verification(&digest(*number)))
+        .collect();
+    assert_eq!(needed, [0, 2]);
+    assert!(!cache.needs_verification(&digest(9)), "it is not here");
+}
+
+#[tokio::test]
+async fn without_an_index_the_directory_is_walked() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 10_000);
+    (0..5).for_each(|number| publish(&cache, number));
+    cache.close().await;
+    std::fs::remove_dir_all(root.path().join(INDEX_FOLDER)).unwrap();
+    let cache = open(&root, 10_000);
+    assert_eq!(cache.0.standing, Standing::Lacking);
+    for number in 0..5 {
+        assert!(is_here(&cache, number).await);
+        assert!(cache.needs_verification(&digest(number)));
+    }
+}
+
+#[tokio::test]
+async fn files_and_index_are_brought_together() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 550);
+    (0..3).for_each(|number| publish(&cache, number));
+    cache.close().await;
+    std::fs::remove_file(path(&root, 1)).unwrap();
+    for number in [3, 4, 5, 6] {
+        std::fs::write(path(&root, number), content(number)).unwrap();
+    }
+    let cache = open(&root, 550);
+    let now = clock::now();
+    // Younger than the check: somebody is about to take it in.
+    std::fs::write(path(&root, 7), content(7)).unwrap();
+    let young = std::fs::File::options().write(true).open(path(&root, 7));
+    // The clock of the file system is coarse.
+    young.unwrap().set_modified(now).unwrap();
+    check(&cache, now).await;
+    assert!(!is_here(&cache, 1).await);
+    assert!(is_here(&cache, 0).await && is_here(&cache, 2).await);
+    assert!(path(&root, 7).try_exists().unwrap());
+    let mut taken_in = 0;
+    for number in [3, 4, 5, 6] {
+        let is_known = cache.0.table.lock().size(&digest(number)).is_some();
+        assert_eq!(is_known, path(&root, number).try_exists().unwrap());
+        assert_eq!(is_known, cache.needs_verification(&digest(number)));
+        taken_in += usize::from(is_known);
+    }
+    // As many as there was room for.
+    assert_eq!(taken_in, 2);
+    assert_eq!(cache.0.table.lock().bytes(), 400);
+    // They are in the index as well.
+    drop(cache);
+    assert_eq!(open(&root, 550).0.table.lock().len(), 4);
+}
+
+#[tokio::test]
+async fn a_smaller_capacity_holds_from_the_start() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 1_000);
+    (0..10).for_each(|number| publish(&cache, number));
+    cache.pin(digest(2)).unwrap();
+    cache.close().await;
+    let cache = open(&root, 300);
+    assert_eq!(cache.0.table.lock().len(), 3);
+    assert!(is_here(&cache, 2).await);
+    let left = (0..10).filter(|number| path(&root, *number).try_exists().unwrap());
+    assert_eq!(left.count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_is_tended_forgets_no_more_than_the_last_minutes() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 10_000);
+    (0..9).for_each(|number| publish(&cache, number));
+    for number in (0..9).cycle().take(90) {
+        assert!(is_here(&cache, number).await);
+    }
+    let uses = cache.0.table.lock().entry(&digest(0)).unwrap().uses;
+    assert!(uses > 5);
+    let (tasks, ending) = (Tasks::new(), CancellationToken::new());
+    let tending = tasks.spawn("cache", cache.clone().tend(clock::now(), ending.clone()));
+    let directory = root.path().join(INDEX_FOLDER);
+    let has_snapshot = || {
+        let files = std::fs::read_dir(&directory).unwrap();
+        let mut names = files.map(|file| file.unwrap().file_name());
+        names.any(|name| name.to_str().unwrap().ends_with(".snapshot"))
+    };
+    while !has_snapshot() {
+        tokio::task::yield_now().await;
+    }
+    ending.cancel();
+    tending.await.unwrap();
+    drop(cache);
+    let cache = open(&root, 10_000);
+    assert_eq!(cache.0.table.lock().entry(&digest(0)).unwrap().uses, uses);
+}
