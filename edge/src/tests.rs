@@ -3,6 +3,7 @@
 mod abandoned;
 mod changes;
 mod downloads;
+mod eviction;
 mod faults;
 mod names;
 mod origin;
@@ -27,6 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::{Edge, Listeners, Seams};
 use origin::ScriptedOrigin;
@@ -35,6 +37,7 @@ use origin::ScriptedOrigin;
 struct RunningEdge {
     address: SocketAddr,
     seams: Seams,
+    cache: Cache,
     shutdown: CancellationToken,
     run: JoinHandle<()>,
 }
@@ -86,6 +89,7 @@ impl RunningEdge {
             .config;
         let seams = Seams::default();
         let edge = Edge::build(config, seams.clone()).await.unwrap();
+        let cache = edge.cache.clone();
         let address = public.local_addr().unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shutdown = CancellationToken::new();
@@ -95,6 +99,7 @@ impl RunningEdge {
         Self {
             address,
             seams,
+            cache,
             shutdown,
             run,
         }
