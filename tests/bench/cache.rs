@@ -8,6 +8,7 @@
 mod bound;
 mod policy;
 mod random;
+mod ready;
 mod trace;
 
 use std::fmt::Write as _;
@@ -23,12 +24,13 @@ const BELOW_BOUND: f64 = 5.0;
 /// The seed of all traces.
 const SEED: u64 = 1;
 
-/// Replays everything, and returns what came out as a table.
+/// Replays everything, measures the rest, and returns what came out as a table.
 pub(crate) fn report() -> String {
     let mut text = String::new();
     for trace in trace::all(SEED) {
         replay_all(&trace, &mut text);
     }
+    text.push_str(&ready::report());
     text
 }
 

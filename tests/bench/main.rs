@@ -61,10 +61,12 @@ async fn main() {
     if is_wanted("attack") {
         edge_under_attack(&mut table, rounds).await;
     }
+    if !table.is_empty() {
+        println!("\nMedians of {rounds} rounds in turn:\n\n{table}");
+    }
     if is_wanted("cache") {
         println!("{}", cache::report());
     }
-    println!("\nMedians of {rounds} rounds in turn:\n\n{table}");
 }
 
 /// Pushes and pulls a large layer, and asks for a small manifest.

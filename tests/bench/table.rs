@@ -27,6 +27,10 @@ impl Series {
 // === impl Table ===
 
 impl Table {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds times: ours, and that of `peer`.
     pub(crate) fn seconds(&mut self, what: &str, peer: &str, [ours, theirs]: &[Series; 2]) {
         let (ours, theirs) = (ours.median(), theirs.median());
