@@ -46,6 +46,8 @@ pub struct Config {
     pub origin: OriginSite,
     /// How the origin is asked.
     pub questions: OriginConfig,
+    /// How long what it said of a tag is good.
+    pub tags_fresh_for: Duration,
     /// The other nodes of the region.
     pub siblings: Siblings,
     /// The bounds of downloads.
@@ -104,8 +106,10 @@ impl Config {
             let path = section.take("path", PathBuf::from("data/edge"));
             (path, cache(section), names(section))
         });
-        let (origin, questions) =
-            section.section("origin", |section| (origin(section), questions(section)));
+        let (origin, questions, tags_fresh_for) = section.section("origin", |section| {
+            let fresh_for = section.take("tags_fresh_for", Duration::from_secs(1));
+            (origin(section), questions(section), fresh_for)
+        });
         let siblings = siblings(section, &name, (&origin.client, questions));
         let downloads = section.section("downloads", downloads);
         let server = section.section("server", server);
@@ -121,6 +125,7 @@ impl Config {
             names,
             origin,
             questions,
+            tags_fresh_for,
             siblings,
             downloads,
             server,

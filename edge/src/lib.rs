@@ -45,7 +45,7 @@ use config::Config;
 use download::Downloads;
 use names::Names;
 use pull::Pull;
-use resolve::Resolver;
+use resolve::{Bounds, Resolver};
 use server::Service;
 use source::Origin;
 use source::ring::Ring;
@@ -123,7 +123,10 @@ impl Edge {
             cache.clone(),
             names,
             &seams.tasks,
-            config.questions.manifest_bytes_max,
+            Bounds {
+                manifest_bytes_max: config.questions.manifest_bytes_max,
+                tags_fresh_for: config.tags_fresh_for,
+            },
         );
         let downloads = Downloads::new(
             sources(&config, &metrics, resolver.origin().clone())?,

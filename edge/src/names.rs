@@ -75,6 +75,15 @@ pub struct Link {
     pub size: u64,
 }
 
+/// Where a tag points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pointed {
+    /// At what.
+    pub digest: Digest,
+    /// When the origin was asked, or told, that it does; none if that was before the start.
+    pub since: Option<Instant>,
+}
+
 /// Writes changes down; to be run as a task.
 #[derive(Debug)]
 pub struct NamesWriter {
@@ -86,7 +95,7 @@ pub struct NamesWriter {
 struct Inner {
     /// None: dropped, and not yet so in the file.
     links: Cache<LinkKey, Option<Link>>,
-    tags: Cache<(RepoName, Tag), Option<Digest>>,
+    tags: Cache<(RepoName, Tag), Option<Pointed>>,
     /// Those of links count by repository: who asks for a tag does not know yet which digest it is going to hear of.
     link_fences: Fences,
     tag_fences: Fences,
@@ -185,24 +194,34 @@ impl Names {
     }
 
     /// Returns where a tag pointed when the origin was last asked.
-    pub async fn tag(&self, repo: &RepoName, tag: &Tag) -> Option<Digest> {
+    pub async fn tag(&self, repo: &RepoName, tag: &Tag) -> Option<Pointed> {
         let key = (repo.clone(), tag.clone());
         if let Some(known) = self.0.tags.get(&key) {
             return known;
         }
         let (file, owned) = (Arc::clone(&self.0.file), key.clone());
-        let found = blocking(move || file.tag(&owned.0, &owned.1)).await??;
+        let digest = blocking(move || file.tag(&owned.0, &owned.1)).await??;
+        let found = Pointed {
+            digest,
+            since: None,
+        };
         self.0.tags.entry(key).or_insert(Some(found)).into_value()
     }
 
+    /// Returns where a tag points, as far as memory knows.
+    pub fn tag_in_memory(&self, repo: &RepoName, tag: &Tag) -> Option<Pointed> {
+        self.0.tags.get(&(repo.clone(), tag.clone())).flatten()
+    }
+
     /// Remembers where a tag points, unless it was changed since `moment`; returns whether it did.
-    pub fn put_tag(&self, repo: &RepoName, tag: &Tag, digest: Digest, moment: Moment) -> bool {
+    pub fn put_tag(&self, repo: &RepoName, tag: &Tag, pointed: Pointed, moment: Moment) -> bool {
         self.0.tag_fences.put(moment, || {
             let key = (repo.clone(), tag.clone());
-            let is_new = self.0.tags.get(&key).flatten() != Some(digest);
+            let known = self.0.tags.get(&key).flatten();
+            self.0.tags.insert(key, Some(pointed));
+            let is_new = known.is_none_or(|known| known.digest != pointed.digest);
             if is_new {
-                self.0.tags.insert(key, Some(digest));
-                self.queue(Change::PutTag(repo.clone(), tag.clone(), digest));
+                self.queue(Change::PutTag(repo.clone(), tag.clone(), pointed.digest));
             }
             is_new
         })
@@ -210,13 +229,13 @@ impl Names {
 
     /// Remembers where a tag was moved to by a request that was sent at `moment`, so that no question from before brings the
     /// old place back; returns whether it did. When it was changed by others since, nobody knows who came last.
-    pub fn move_tag(&self, repo: &RepoName, tag: &Tag, digest: Digest, moment: Moment) -> bool {
+    pub fn move_tag(&self, repo: &RepoName, tag: &Tag, pointed: Pointed, moment: Moment) -> bool {
         self.0.tag_fences.put(moment, || {
             let (repo, tag) = (repo.clone(), tag.clone());
             self.0
                 .tags
-                .insert((repo.clone(), tag.clone()), Some(digest));
-            self.queue(Change::PutTag(repo, tag, digest));
+                .insert((repo.clone(), tag.clone()), Some(pointed));
+            self.queue(Change::PutTag(repo, tag, pointed.digest));
             true
         })
     }
@@ -370,7 +389,12 @@ mod tests {
         assert!(opened.names.put_link(key("a/b", 1), link(), links));
         assert!(opened.names.put_link(key("a/b", 2), link(), links));
         let moment = opened.names.moment_of_tag(&repo, &tag);
-        assert!(opened.names.put_tag(&repo, &tag, digest, moment));
+        let pointed = Pointed {
+            digest,
+            since: Some(Instant::now()),
+        };
+        assert!(opened.names.put_tag(&repo, &tag, pointed, moment));
+        assert_eq!(opened.names.tag_in_memory(&repo, &tag), Some(pointed));
         opened.names.drop_link(key("a/b", 2)).await;
         opened.close().await;
 
@@ -383,7 +407,9 @@ mod tests {
             ..key("a/b", 1)
         };
         assert_eq!(opened.names.link(&as_blob).await, None);
-        assert_eq!(opened.names.tag(&repo, &tag).await, Some(digest));
+        assert_eq!(opened.names.tag_in_memory(&repo, &tag), None);
+        let pointed = opened.names.tag(&repo, &tag).await.unwrap();
+        assert_eq!((pointed.digest, pointed.since), (digest, None));
         opened.names.drop_tag(&repo, &tag).await;
         opened.names.forget(vec![digest]);
         opened.close().await;

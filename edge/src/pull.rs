@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use http::header::{AGE, HeaderValue};
 use http::{HeaderMap, Response};
 use outport_core::body::Body;
 use outport_core::net::content::Content;
@@ -20,7 +21,7 @@ use crate::coalesce::Role;
 use crate::download::follower::follow;
 use crate::download::{Downloads, Head};
 use crate::metrics::SourceKind;
-use crate::resolve::Resolver;
+use crate::resolve::{Resolved, Resolver};
 use crate::served::Served;
 use crate::source::OriginError;
 use crate::source::sources::Reach;
@@ -73,7 +74,11 @@ impl Pull {
         fetch: Fetch,
         headers: &HeaderMap,
     ) -> Answer {
-        let (manifest, served) = self.resolver.manifest(repo, reference).await?;
+        let Resolved {
+            manifest,
+            served,
+            age,
+        } = self.resolver.manifest(repo, reference).await?;
         let bytes = manifest.content;
         let content = Content {
             digest: manifest.digest,
@@ -81,9 +86,13 @@ impl Pull {
             content_type: manifest.content_type,
         };
         let slice = |at: u64| usize::try_from(at).unwrap_or(bytes.len());
-        let response = content.answer(headers, fetch, |range| {
+        let mut response = content.answer(headers, fetch, |range| {
             bytes.slice(slice(range.start)..slice(range.end)).into()
         });
+        if let Some(age) = age {
+            let age = HeaderValue::from(age.as_secs());
+            response.headers_mut().insert(AGE, age);
+        }
         Ok((response, served))
     }
 
@@ -195,7 +204,7 @@ impl Wanted<'_> {
         let content = Content {
             digest: *self.digest,
             size,
-            content_type: http::HeaderValue::from_static(OCTET_STREAM),
+            content_type: HeaderValue::from_static(OCTET_STREAM),
         };
         content.answer(self.headers, self.fetch, read)
     }

@@ -1,22 +1,26 @@
 //! From a name to a manifest, and from a repository and a digest to whether it links it.
 //!
-//! What: the freshness rules. By digest: what is known to be linked and is here is served without asking. By tag: the
-//! origin is asked each time, and when it cannot be, the last known answer is served and called stale.
+//! What: the freshness rules. By digest: what is known to be linked and is here is served without asking. By tag: what the
+//! origin said is good for a short time from when it was asked; then it is asked again, and when it cannot be, the last known
+//! answer is served and called stale.
 //!
-//! Invariants: content is returned for a repository only if the origin said, now or before, that this repository links it.
+//! Invariants: a tag that was moved elsewhere is seen to within that time and one question, and never goes back. Content is returned for a repository only if the origin said, now or before, that this repository links it.
 //! Many who ask the same share one question; a push or delete that went through here is never followed by an
 //! answer from before it, be it remembered or under way. Why not only answers from after a request came in: a crowd would then cost two questions, and the
 //! moment between them cannot be told from a slower network.
 //!
 //! Failure: silence of the origin is never taken for a no. Cancellation: a question outlives who asked it.
 
+use std::time::Duration;
+
 use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 use outport_core::tasks::Tasks;
+use tokio::time::Instant;
 
 use crate::cache::Cache;
 use crate::coalesce::{Coalesce, Role};
-use crate::names::{Link, LinkKey, LinkKind, Moment, Names};
+use crate::names::{Link, LinkKey, LinkKind, Moment, Names, Pointed};
 use crate::served::Served;
 use crate::source::{Manifest, ManifestAnswer, Origin, OriginError};
 
@@ -26,15 +30,36 @@ pub struct Resolver {
     origin: Origin,
     cache: Cache,
     names: Names,
-    manifests: Coalesce<(RepoName, Reference), Result<(Manifest, Served), OriginError>>,
+    manifests: Coalesce<(RepoName, Reference), Result<Resolved, OriginError>>,
     links: Coalesce<LinkKey, Result<Link, OriginError>>,
-    manifest_bytes_max: u64,
+    bounds: Bounds,
+}
+
+/// The bounds of a [`Resolver`].
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The largest manifest that is kept, in bytes.
+    pub manifest_bytes_max: u64,
+    /// How long what the origin said of a tag is good.
+    pub tags_fresh_for: Duration,
+}
+
+/// A manifest, and how it came about.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// How it was found.
+    pub served: Served,
+    /// How long ago the origin said that it is what was asked for; none when it was asked for this, or it does not matter.
+    pub age: Option<Duration>,
 }
 
 /// A push on its way.
 #[derive(Debug)]
 pub struct Pushing {
     repo: RepoName,
+    since: Instant,
     links: Moment,
     tags: Vec<(Tag, Moment)>,
 }
@@ -43,20 +68,14 @@ pub struct Pushing {
 
 impl Resolver {
     /// Returns a resolver whose questions run on `tasks`.
-    pub fn new(
-        origin: Origin,
-        cache: Cache,
-        names: Names,
-        tasks: &Tasks,
-        manifest_bytes_max: u64,
-    ) -> Self {
+    pub fn new(origin: Origin, cache: Cache, names: Names, tasks: &Tasks, bounds: Bounds) -> Self {
         Self {
             origin,
             cache,
             names,
             manifests: Coalesce::new(tasks.clone()),
             links: Coalesce::new(tasks.clone()),
-            manifest_bytes_max,
+            bounds,
         }
     }
 
@@ -67,7 +86,7 @@ impl Resolver {
 
     /// Returns the largest manifest that is kept, in bytes.
     pub const fn manifest_bytes_max(&self) -> u64 {
-        self.manifest_bytes_max
+        self.bounds.manifest_bytes_max
     }
 
     /// Returns the cache that is looked into.
@@ -80,11 +99,9 @@ impl Resolver {
         &self,
         repo: &RepoName,
         reference: &Reference,
-    ) -> Result<(Manifest, Served), OriginError> {
-        if let Reference::Digest(digest) = reference
-            && let Some(manifest) = self.local(repo, digest).await
-        {
-            return Ok((manifest, Served::Hit));
+    ) -> Result<Resolved, OriginError> {
+        if let Some(resolved) = self.fresh(repo, reference).await {
+            return Ok(resolved);
         }
         let key = (repo.clone(), reference.clone());
         let question = || {
@@ -92,12 +109,31 @@ impl Resolver {
             async move { resolver.ask_manifest(&key.0, &key.1).await }
         };
         let (answer, role) = self.manifests.ask(key.clone(), question).await;
-        let (manifest, served) = answer.unwrap_or(Err(OriginError::Ending))?;
-        let served = match (served, role) {
-            (Served::Miss, Role::Joined) => Served::Collapsed,
-            (served, _) => served,
+        let mut resolved = answer.unwrap_or(Err(OriginError::Ending))?;
+        if (resolved.served, role) == (Served::Miss, Role::Joined) {
+            resolved.served = Served::Collapsed;
+        }
+        Ok(resolved)
+    }
+
+    /// Returns what can be answered with without asking.
+    async fn fresh(&self, repo: &RepoName, reference: &Reference) -> Option<Resolved> {
+        let (digest, age) = match reference {
+            Reference::Digest(digest) => (*digest, None),
+            Reference::Tag(tag) => {
+                let pointed = self.names.tag_in_memory(repo, tag)?;
+                let age = pointed.since?.elapsed();
+                if age >= self.bounds.tags_fresh_for {
+                    return None;
+                }
+                (pointed.digest, Some(age))
+            }
         };
-        Ok((manifest, served))
+        Some(Resolved {
+            manifest: self.local(repo, &digest).await?,
+            served: Served::Hit,
+            age,
+        })
     }
 
     /// Returns what the origin says now about a repository's link to a blob.
@@ -163,6 +199,7 @@ impl Resolver {
         };
         Pushing {
             repo: repo.clone(),
+            since: Instant::now(),
             links: self.names.moment_of_links(repo),
             tags: tags.into_iter().map(moment).collect(),
         }
@@ -172,7 +209,16 @@ impl Resolver {
     ///
     /// What was changed by somebody else meanwhile is forgotten.
     pub async fn manifest_pushed(&self, pushing: Pushing, manifest: &Manifest) {
-        let Pushing { repo, links, tags } = pushing;
+        let Pushing {
+            repo,
+            since,
+            links,
+            tags,
+        } = pushing;
+        let pointed = Pointed {
+            digest: manifest.digest,
+            since: Some(since),
+        };
         let by_digest = Reference::Digest(manifest.digest);
         if self.learn_manifest(&repo, manifest, links).await {
             self.manifests.supersede(&(repo.clone(), by_digest));
@@ -180,7 +226,7 @@ impl Resolver {
             self.forget_manifest(&repo, &by_digest).await;
         }
         for (tag, moment) in tags {
-            if self.names.move_tag(&repo, &tag, manifest.digest, moment) {
+            if self.names.move_tag(&repo, &tag, pointed, moment) {
                 self.manifests
                     .supersede(&(repo.clone(), Reference::Tag(tag)));
             } else {
@@ -208,7 +254,10 @@ impl Resolver {
     /// Returns a manifest that is here and that the repository is known to link.
     async fn local(&self, repo: &RepoName, digest: &Digest) -> Option<Manifest> {
         let link = self.names.link(&manifest_key(repo, digest)).await?;
-        let content = self.cache.content(digest, self.manifest_bytes_max).await?;
+        let content = self
+            .cache
+            .content(digest, self.bounds.manifest_bytes_max)
+            .await?;
         Some(Manifest {
             digest: *digest,
             content_type: link.content_type,
@@ -220,8 +269,8 @@ impl Resolver {
         &self,
         repo: &RepoName,
         reference: &Reference,
-    ) -> Result<(Manifest, Served), OriginError> {
-        let links = self.names.moment_of_links(repo);
+    ) -> Result<Resolved, OriginError> {
+        let (since, links) = (Instant::now(), self.names.moment_of_links(repo));
         let (known, tag) = match reference {
             Reference::Tag(tag) => {
                 let moment = self.names.moment_of_tag(repo, tag);
@@ -230,7 +279,7 @@ impl Resolver {
             Reference::Digest(_) => (None, None),
         };
         let held = match &known {
-            Some(digest) => self.local(repo, digest).await,
+            Some(pointed) => self.local(repo, &pointed.digest).await,
             None => None,
         };
         let held_digest = held.as_ref().map(|manifest| manifest.digest);
@@ -238,29 +287,42 @@ impl Resolver {
             .origin
             .manifest(repo, reference, held_digest.as_ref())
             .await;
-        match (answer, held) {
+        let (manifest, served) = match (answer, held) {
             (Ok(ManifestAnswer::Manifest(manifest)), _) => {
                 self.learn_manifest(repo, &manifest, links).await;
-                if let Some((tag, moment)) = tag {
-                    self.names.put_tag(repo, tag, manifest.digest, moment);
-                }
-                Ok((manifest, Served::Miss))
+                (manifest, Served::Miss)
             }
-            (Ok(ManifestAnswer::Unchanged), Some(manifest)) => Ok((manifest, Served::Revalidated)),
+            (Ok(ManifestAnswer::Unchanged), Some(manifest)) => (manifest, Served::Revalidated),
             (Ok(ManifestAnswer::Unchanged), None) => {
-                Err(OriginError::Nonsense("unchanged, and nothing was known"))
+                return Err(OriginError::Nonsense("unchanged, and nothing was known"));
             }
             (Err(error), Some(manifest)) if error.is_silence() => {
                 tracing::debug!(repo = %repo, reference = %reference, error = %error, "answering from the last known tag");
-                Ok((manifest, Served::Stale))
+                return Ok(Resolved {
+                    manifest,
+                    served: Served::Stale,
+                    age: known.and_then(|known| Some(known.since?.elapsed())),
+                });
             }
             (Err(error), _) => {
                 if error.is_not_found() {
                     self.forget_manifest(repo, reference).await;
                 }
-                Err(error)
+                return Err(error);
             }
+        };
+        if let Some((tag, moment)) = tag {
+            let pointed = Pointed {
+                digest: manifest.digest,
+                since: Some(since),
+            };
+            self.names.put_tag(repo, tag, pointed, moment);
         }
+        Ok(Resolved {
+            manifest,
+            served,
+            age: None,
+        })
     }
 
     async fn ask_blob(&self, key: LinkKey) -> Result<Link, OriginError> {

@@ -1,7 +1,9 @@
 //! How a request was served: one word for the log, the metric label and `Cache-Status`.
 
 use std::fmt;
+use std::time::Duration;
 
+use http::HeaderValue;
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
 /// How a request was served.
@@ -54,6 +56,19 @@ impl Served {
             Self::Passed => Some("fwd=bypass"),
             Self::Local => None,
         }
+    }
+}
+
+impl Served {
+    /// Returns what `Server-Timing` says of the time that the answer's head took: spent in the cache, or waiting for others.
+    pub fn timing(self, took: Duration) -> Option<HeaderValue> {
+        let whose = match self {
+            Self::Hit => "cache",
+            Self::Local => return None,
+            _ => "fetch",
+        };
+        let (ms, us) = (took.as_millis(), took.subsec_micros() % 1000);
+        HeaderValue::try_from(format!("{whose};dur={ms}.{us:03}")).ok()
     }
 }
 

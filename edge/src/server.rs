@@ -10,6 +10,7 @@ use outport_core::net::respond::{Note, error_response, small};
 use outport_core::oci::error::{ApiError, ErrorCode};
 use outport_core::oci::media::JSON;
 use outport_core::oci::route::{Route, Routed};
+use tokio::time::Instant;
 
 use crate::forward::forward;
 use crate::metrics::{RequestMetrics, ServedLabel};
@@ -34,6 +35,7 @@ struct Inner {
 }
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 // === impl Service ===
 
@@ -50,6 +52,7 @@ impl Service {
 
     /// Answers a request.
     pub async fn call(self, request: Request<Body>) -> Response<Body> {
+        let began = Instant::now();
         let Routed { route, .. } = match Route::parse(request.method(), request.uri()) {
             Ok(routed) => routed,
             Err(error) => {
@@ -63,10 +66,13 @@ impl Service {
                 .with_message("the request went through too many nodes");
             return self.finish(error_response(&error), name, Served::Local);
         };
-        let (response, served) = match self.answer(&route, hops, request).await {
+        let (mut response, served) = match self.answer(&route, hops, request).await {
             Ok(answer) => answer,
             Err(error) => (origin_error(error), Served::Local),
         };
+        if let Some(timing) = served.timing(began.elapsed()) {
+            response.headers_mut().append(SERVER_TIMING, timing);
+        }
         self.finish(response, name, served)
     }
 

@@ -5,6 +5,7 @@ mod changes;
 mod downloads;
 mod eviction;
 mod faults;
+mod fresh;
 mod names;
 mod origin;
 mod pulls;
@@ -75,6 +76,8 @@ impl RunningEdge {
             format!("cache.path={}", cache.display()),
             format!("origin.urls=http://{origin}"),
             "downloads.retry_pause=1ms".to_owned(),
+            // So that what the origin is asked does not depend on the time that a test takes.
+            "origin.tags_fresh_for=0s".to_owned(),
             "server.drain_timeout=1s".to_owned(),
         ];
         all.extend(set.iter().map(|&set| set.to_owned()));
