@@ -14,6 +14,7 @@ mod distribution;
 mod edge_disk;
 mod edge_load;
 mod edge_offline;
+mod far_client;
 mod long_link;
 mod memory;
 mod postgres;

@@ -20,6 +20,7 @@ mod connection;
 mod exchange;
 mod metrics;
 mod rest;
+mod round_trip;
 mod shed;
 mod socket;
 mod stream;
