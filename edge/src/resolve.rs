@@ -4,9 +4,10 @@
 //! origin said is good for a short time from when it was asked; then it is asked again, and when it cannot be, the last known
 //! answer is served and called stale.
 //!
-//! Invariants: a tag that was moved elsewhere is seen to within that time and one question, and never goes back. Content is returned for a repository only if the origin said, now or before, that this repository links it.
-//! Many who ask the same share one question; a push or delete that went through here is never followed by an
-//! answer from before it, be it remembered or under way. Why not only answers from after a request came in: a crowd would then cost two questions, and the
+//! Invariants: a tag that was moved elsewhere is seen to within that time and one question, and never goes back. Content is
+//! returned for a repository only if the origin said, now or before, that this repository links it. Many who ask the same
+//! share one question; a push or delete that went through here is never followed by an answer from before it, be it
+//! remembered or under way. Why not only answers from after a request came in: a crowd would then cost two questions, and the
 //! moment between them cannot be told from a slower network.
 //!
 //! Failure: silence of the origin is never taken for a no. Cancellation: a question outlives who asked it.

@@ -1,4 +1,4 @@
-//! Outport beside Debian's `docker-registry`, and an edge beside its origin.
+//! Outport beside Debian's `docker-registry` and nginx, and an edge beside its origin.
 //!
 //! Everything that is compared runs in one go and in turn, so that a machine whose speed drifts drifts for all; what counts
 //! are the ratios of medians. The client costs as little as one can: it sends from the page cache and throws away what it
@@ -15,7 +15,10 @@ mod attack;
 mod bucket;
 mod cache;
 mod edge;
+mod load;
+mod nginx;
 mod peer;
+mod serve;
 mod table;
 mod transfer;
 
@@ -29,6 +32,7 @@ use attack::edge_under_attack;
 use bucket::origin_over_bucket;
 use edge::edge_beside_origin;
 use peer::DockerRegistry;
+use serve::edge_beside_nginx;
 use table::{Series, Table};
 use transfer::{Layer, pull, push, push_image, requests_per_second};
 
@@ -36,7 +40,7 @@ const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
 /// What can be run by itself.
-const PARTS: [&str; 5] = ["origin", "edge", "bucket", "attack", "cache"];
+const PARTS: [&str; 6] = ["origin", "edge", "serve", "bucket", "attack", "cache"];
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
@@ -54,6 +58,9 @@ async fn main() {
     }
     if is_wanted("edge") {
         edge_beside_origin(&mut table, directory.path(), rounds).await;
+    }
+    if is_wanted("serve") {
+        edge_beside_nginx(&mut table, directory.path(), rounds).await;
     }
     if is_wanted("bucket") {
         origin_over_bucket(&mut table, directory.path(), rounds).await;

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::load::Target;
+
 /// A running `docker-registry`, with nothing between it and its disk but its own cache.
 #[derive(Debug)]
 pub(crate) struct DockerRegistry {
@@ -21,17 +23,27 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 impl DockerRegistry {
     /// Starts one below `directory`, and waits until it listens.
     pub(crate) fn start(directory: &Path) -> Self {
+        Self::start_with(directory, "docker-registry", "")
+    }
+
+    /// Starts one that has nothing but what it gets from `upstream`.
+    pub(crate) fn start_proxy(directory: &Path, upstream: SocketAddr) -> Self {
+        let more = format!("proxy: {{remoteurl: 'http://{upstream}'}}\n");
+        Self::start_with(directory, "docker-registry-proxy", &more)
+    }
+
+    fn start_with(directory: &Path, name: &str, more: &str) -> Self {
         // Somebody else could take the port in between; then the registry says so and ends.
         let address = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
             .unwrap();
-        let root = directory.join("docker-registry");
-        let config = directory.join("docker-registry.yml");
+        let root = directory.join(name);
+        let config = directory.join(format!("{name}.yml"));
         let text = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage:\n  \
              cache: {{blobdescriptor: inmemory}}\n  filesystem: {{rootdirectory: {}}}\n\
-             http: {{addr: '{address}'}}\n",
+             http: {{addr: '{address}'}}\n{more}",
             root.display()
         );
         fs::write(&config, text).unwrap();
@@ -57,6 +69,16 @@ impl DockerRegistry {
     /// Returns where it listens.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns what is asked for.
+    pub(crate) fn target<'a>(&self, path: &'a str) -> Target<'a> {
+        Target {
+            scheme: "http",
+            address: self.address,
+            path,
+            server: self.child.id(),
+        }
     }
 }
 

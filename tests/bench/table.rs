@@ -24,11 +24,35 @@ impl Series {
     }
 }
 
+impl FromIterator<f64> for Series {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
 // === impl Table ===
 
 impl Table {
     pub(crate) const fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Adds throughputs in GB/s: ours, and that of `peer`.
+    pub(crate) fn throughput(&mut self, what: &str, peer: &str, [ours, theirs]: &[Series; 2]) {
+        let (ours, theirs) = (ours.median(), theirs.median());
+        self.0.push(format!(
+            "| {what} | {ours:.2} GB/s | {peer}: {theirs:.2} GB/s | {:.2} x its throughput |",
+            ours / theirs
+        ));
+    }
+
+    /// Adds seconds of processor for each GiB: ours, and that of `peer`.
+    pub(crate) fn cost(&mut self, what: &str, peer: &str, [ours, theirs]: &[Series; 2]) {
+        let (ours, theirs) = (ours.median(), theirs.median());
+        self.0.push(format!(
+            "| {what} | {ours:.2} s/GiB | {peer}: {theirs:.2} s/GiB | {:.2} x its cost |",
+            ours / theirs
+        ));
     }
 
     /// Adds times: ours, and that of `peer`.

@@ -92,6 +92,11 @@ impl Layer {
             digest,
         }
     }
+
+    /// Returns its digest.
+    pub(crate) const fn digest(&self) -> &Digest {
+        &self.digest
+    }
 }
 
 /// Pushes a layer as docker does, one `PATCH` and a `PUT`.
@@ -166,8 +171,8 @@ fn pull_to(
     begin.elapsed().as_secs_f64()
 }
 
-/// Pushes an image `latest` of a config and of layers that are there.
-pub(crate) fn push_image(address: SocketAddr, repository: &str, layers: &[&Layer]) {
+/// Pushes an image `latest` of a config and of layers that are there; returns the digest of the config.
+pub(crate) fn push_image(address: SocketAddr, repository: &str, layers: &[&Layer]) -> Digest {
     const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
     const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
     // Layers are not compressed, and so are what clients make of them.
@@ -219,6 +224,7 @@ pub(crate) fn push_image(address: SocketAddr, repository: &str, layers: &[&Layer
         },
     );
     assert_eq!(answer.status, 201);
+    digest
 }
 
 /// Returns how many requests for `path` are answered in a second, over 32 connections.
