@@ -62,6 +62,9 @@ pub struct ManifestsConfig {
 /// The largest first part of a blob: the last can be so many times as large that stores would take no larger ones.
 const PART_MAX: ByteSize = ByteSize::mib(320);
 
+/// The smallest part of an object that is not its last, of bytes that come or are copied.
+const PART_MIN: ByteSize = ByteSize::mib(5);
+
 /// The largest object, or range of one, that stores copy by one request.
 const COPY_MAX: ByteSize = ByteSize::gib(5);
 
@@ -148,7 +151,7 @@ fn location(section: &mut Section<'_>) -> (Option<LocationUrl>, location::Option
 
 fn limits(section: &mut Section<'_>) -> Limits {
     let part = section.take("part", ByteSize::mib(5));
-    if part < ByteSize::mib(5) {
+    if part < PART_MIN {
         section.problem("part", "expected at least 5MiB, which stores insist on");
     }
     if part > PART_MAX {
@@ -158,6 +161,9 @@ fn limits(section: &mut Section<'_>) -> Limits {
         );
     }
     let copy = section.take("copy", ByteSize::gib(1));
+    if copy < PART_MIN {
+        section.problem("copy", "expected at least 5MiB, which stores insist on");
+    }
     if copy > COPY_MAX {
         section.problem("copy", "expected at most 5GiB: stores copy no more at once");
     }
@@ -282,6 +288,13 @@ mod tests {
         let load = |part: &str| Config::load(None, &[format!("location.part={part}")]);
         assert!(load("320MiB").is_ok());
         assert!(load("321MiB").is_err());
+    }
+
+    #[test]
+    fn ranges_are_no_smaller_than_stores_take_them() {
+        let load = |copy: &str| Config::load(None, &[format!("location.copy={copy}")]);
+        assert!(load("5MiB").is_ok());
+        assert!(load("4MiB").is_err());
     }
 
     #[test]

@@ -14,6 +14,8 @@
 //! Failure, cancellation and crash: each step can be made again, by any instance. A claim of somebody who died is respected
 //! for [`CLAIM_LIFETIME`]. Two that claim at once see each other, and the one with the higher id leaves.
 
+use std::collections::HashSet;
+use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt as _;
@@ -23,14 +25,17 @@ use uuid::Uuid;
 
 use crate::location::key::{CLAIM, Folder, Key};
 use crate::oci::digest::Digest;
-use crate::store::StoreError;
+use crate::store::{CommitError, StoreError};
 
 use super::Bucket;
 use super::copy::Copy;
 use super::error::store_error;
 
-/// For how long a claim keeps others from copying: longer than all but the largest blobs take. Meanwhile the blob is served.
+/// For how long a claim keeps others from copying since it was put up last. Meanwhile the blob is served.
 const CLAIM_LIFETIME: Duration = Duration::from_hours(1);
+
+/// How often a claim is put up again while the copy goes on.
+const CLAIM_INTERVAL: Duration = Duration::from_mins(10);
 
 /// What is said of a blob that is moving.
 pub(super) struct Moves<'a> {
@@ -49,9 +54,16 @@ pub(super) async fn publish(
     bucket: &Bucket,
     digest: &Digest,
     upload: Uuid,
-) -> Result<(), StoreError> {
+) -> Result<(), CommitError> {
     let pointer = bucket.path(Key::Move(digest, upload));
-    bucket.put(&pointer, PutPayload::new()).await
+    bucket.put(&pointer, PutPayload::new()).await?;
+    // What was completed long ago can have been swept as nobody's until there was a pointer.
+    let bytes = bucket.path(Key::Upload(upload));
+    if bucket.object_size(&bytes).await?.is_some() {
+        return Ok(());
+    }
+    bucket.remove(&pointer).await?;
+    Err(CommitError::Gone)
 }
 
 /// Deletes a blob, wherever its bytes are.
@@ -92,13 +104,15 @@ pub(super) async fn settle(
 }
 
 /// Returns the blobs that are moving.
+///
+/// Why not ask for the folders only: that is one question of as many pages as it takes, and a bucket has the time of one page
+/// for its answer.
 pub(super) async fn all(bucket: &Bucket) -> Result<Vec<Digest>, StoreError> {
-    let folder = bucket.path_of(&Folder::Moves.path());
-    let listing = bucket.0.engine.objects().list_with_delimiter(Some(&folder));
-    let listing = bucket.0.prompt.ask(listing).await.map_err(store_error)?;
-    let folders = listing.common_prefixes;
-    let digest = |path: &Path| Folder::Moves.digest(path.filename()?);
-    Ok(folders.iter().filter_map(digest).collect())
+    let digest = |path: &Path| Folder::Moves.digest(path.as_ref().rsplit('/').nth(1)?);
+    let moves = bucket.list(Folder::Moves);
+    let digests = moves.try_filter_map(async |object| Ok(digest(&object.location)));
+    let digests: HashSet<_> = digests.try_collect().await?;
+    Ok(digests.into_iter().collect())
 }
 
 /// Returns the uploads that are blobs.
@@ -208,7 +222,18 @@ impl<'a> Moves<'a> {
             if !moves.is_of(upload) || moves.claims.iter().any(|(other, _)| *other < claim) {
                 return Ok(false);
             }
-            let parts = copy.parts(bucket).await.map_err(store_error)?;
+            let renewed = async || -> Infallible {
+                loop {
+                    tokio::time::sleep(CLAIM_INTERVAL).await;
+                    if let Err(error) = put_claim().await {
+                        tracing::debug!(%path, error = &error as &dyn std::error::Error, "renew a claim");
+                    }
+                }
+            };
+            let parts = tokio::select! {
+                parts = copy.parts(bucket) => parts.map_err(store_error)?,
+                never = renewed() => match never {},
+            };
             let complete = store.complete_multipart(&to, &multipart, parts);
             complete.await.map_err(store_error)?;
             Ok(true)

@@ -1,10 +1,12 @@
 //! Blobs whose bytes are still those of an upload.
 
 use futures_util::future;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use tokio::sync::RwLockWriteGuard;
 
 use super::*;
 use crate::clock;
+use crate::location::key::CLAIM;
 use crate::oci::digest::Digest;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -180,6 +182,78 @@ async fn a_move_is_left_to_who_claims_it_until_he_must_be_dead() {
     assert_eq!(rig.copied(), rig.content.len());
     rig.assert_here().await;
     assert_eq!(rig.objects().await.1, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_takes_long_stays_claimed() {
+    let rig = Rig::new().await;
+    let (settle, lock) = rig.begin().await;
+    let mut settle = Box::pin(settle);
+    let claimed_at = async || {
+        let moves = rig.one.list(Folder::MovesOf(rig.digest));
+        let moves: Vec<_> = moves.try_collect().await.unwrap();
+        let claim = |object: &&ObjectMeta| object.location.as_ref().ends_with(CLAIM);
+        moves.iter().find(claim).unwrap().last_modified
+    };
+    let before = claimed_at().await;
+    tokio::time::advance(HOUR / 2).await;
+    assert!(future::poll_immediate(&mut settle).await.is_none());
+    assert!(claimed_at().await > before);
+    drop(lock);
+    settle.await.unwrap();
+    assert_eq!(rig.objects().await.1, 1);
+}
+
+/// As after a sweep between the two looks of a commit at an upload that an earlier one has completed.
+#[tokio::test]
+async fn an_upload_that_is_not_there_does_not_become_a_blob() {
+    let rig = Rig::new().await;
+    let digest = Algorithm::Sha256.digest(b"other");
+    let published = super::super::moves::publish(&rig.one, &digest, Uuid::now_v7()).await;
+    assert!(matches!(published, Err(CommitError::Gone)), "{published:?}");
+    assert_eq!(rig.one.unsettled().await.unwrap(), [rig.digest]);
+}
+
+/// However many there are, a bucket has the time for its answer that a page of them takes.
+#[tokio::test(start_paused = true)]
+async fn all_that_move_are_found_one_after_the_other() {
+    const COUNT: u8 = 9;
+    let slow = ThrottleConfig {
+        wait_list_per_entry: LIMITS.answer_timeout / 2,
+        wait_list_with_delimiter_per_call: LIMITS.answer_timeout / 2 * COUNT.into(),
+        ..ThrottleConfig::default()
+    };
+    let engine = Slow(ThrottledStore::new(InMemory::new(), slow));
+    let bucket = Bucket::new(Arc::new(engine), "prefix", LIMITS);
+    let digests: HashSet<_> = (0..COUNT).map(|n| Algorithm::Sha512.digest(&[n])).collect();
+    for digest in &digests {
+        for upload in [1, 2].map(Uuid::from_u128) {
+            let path = bucket.path(Key::Move(digest, upload));
+            bucket.put(&path, PutPayload::new()).await.unwrap();
+        }
+    }
+    let found = bucket.unsettled().await.unwrap();
+    assert_eq!(found.len(), digests.len());
+    assert_eq!(HashSet::from_iter(found), digests);
+}
+
+/// An engine that takes its time.
+#[derive(Debug)]
+struct Slow(ThrottledStore<InMemory>);
+
+#[async_trait]
+impl Engine for Slow {
+    fn objects(&self) -> &dyn ObjectStore {
+        &self.0
+    }
+
+    fn multipart(&self) -> &dyn MultipartStore {
+        unreachable!("nothing is put in parts")
+    }
+
+    async fn copy_part(&self, _copy: CopyPart<'_>) -> Result<PartId> {
+        unreachable!("nothing is copied")
+    }
 }
 
 /// Two appends of one session bring other bytes of the same size, and nobody heard what became of the first commit.
