@@ -135,6 +135,7 @@ impl Origin {
                 store: Arc::clone(&store),
                 location: location.name().into(),
                 tasks: seams.tasks.clone(),
+                touch_interval: config.sweep.touch_interval(),
             },
             store: Arc::clone(&store),
             max_manifest: config.manifests.max_bytes,

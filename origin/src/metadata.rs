@@ -156,6 +156,9 @@ pub trait Metadata: fmt::Debug + Send + Sync + 'static {
         now: SystemTime,
     ) -> Result<bool, MetadataError>;
 
+    /// Keeps a session, which may have ended, from becoming stale.
+    async fn touch_upload(&self, id: Uuid, now: SystemTime) -> Result<(), MetadataError>;
+
     /// Ends a session without a blob; returns whether there was one.
     async fn delete_upload(&self, repository: &RepoName, id: Uuid) -> Result<bool, MetadataError>;
 

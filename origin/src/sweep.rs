@@ -35,6 +35,22 @@ pub(crate) struct Sweep {
 /// Sessions forgotten per question to the database.
 const BATCH: u32 = 100;
 
+/// How much more stale a session becomes that is about to be forgotten.
+const STALE: Duration = Duration::from_secs(1);
+
+/// The shortest and the longest time between two touches of a session.
+const TOUCH_INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_mins(1));
+
+// === impl SweepConfig ===
+
+impl SweepConfig {
+    /// Returns how often a session has to be touched that is to be kept.
+    pub(crate) fn touch_interval(&self) -> Duration {
+        let (shortest, longest) = TOUCH_INTERVALS;
+        (self.expiry / 4).clamp(shortest, longest)
+    }
+}
+
 // === impl Sweep ===
 
 impl Sweep {
@@ -75,7 +91,15 @@ impl Sweep {
                 break;
             }
             for (repository, upload) in stale {
-                let id = upload.staged.id();
+                let (id, staged) = (upload.staged.id(), &upload.staged);
+                let metadata = &self.metadata;
+                // Whoever has it in hand must not be told that he brought it further.
+                if !metadata
+                    .advance_upload(id, upload.revision, staged, before - STALE)
+                    .await?
+                {
+                    continue;
+                }
                 if let Err(error) = self.store.discard(upload.staged).await {
                     if error.is_transient() {
                         return Err(error.into());

@@ -25,3 +25,4 @@ mod s3;
 mod spoiled_link;
 mod tidy;
 mod tls;
+mod upload_expiry;

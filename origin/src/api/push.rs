@@ -10,7 +10,9 @@
 //! bytes that came are kept, and the client finds them when it asks for the session's status.
 //! Crash: bytes that the metadata does not account for are overwritten by the next chunk.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use outport_core::body::Body;
@@ -39,6 +41,8 @@ pub(crate) struct Push {
     /// The name of the store's location, written with each placement.
     pub(crate) location: Arc<str>,
     pub(crate) tasks: Tasks,
+    /// How often a session is touched while its content is coming in, which may last for longer than it lives untouched.
+    pub(crate) touch_interval: Duration,
 }
 
 /// Content that is about to be taken: the checks before it are done.
@@ -147,7 +151,11 @@ impl Push {
         let push = self.clone();
         let content = body.into_stream();
         let task = self.tasks.spawn("upload", async move {
-            push.take_inner(accepted, Box::pin(content)).await
+            let id = accepted.upload.staged.id();
+            tokio::select! {
+                reply = push.take_inner(accepted, Box::pin(content)) => reply,
+                never = push.keep(id) => match never {},
+            }
         });
         match task.await {
             Ok(reply) => reply,
@@ -175,6 +183,16 @@ impl Push {
     async fn session(&self, repository: &RepoName, id: Uuid) -> Result<Upload, ApiError> {
         let upload = self.metadata.upload(repository, id).await.or_respond()?;
         upload.ok_or_else(|| ErrorCode::BlobUploadUnknown.into())
+    }
+
+    /// Keeps a session from being forgotten.
+    async fn keep(&self, id: Uuid) -> Infallible {
+        loop {
+            tokio::time::sleep(self.touch_interval).await;
+            if let Err(error) = self.metadata.touch_upload(id, clock::now()).await {
+                tracing::debug!(upload.id = %id, error = chain(&error), "touch an upload");
+            }
+        }
     }
 
     async fn take_inner(

@@ -336,6 +336,13 @@ impl Metadata for Sql {
             .await
     }
 
+    async fn touch_upload(&self, id: Uuid, now: SystemTime) -> Result<(), MetadataError> {
+        let database = &self.database;
+        database
+            .write(move |session| Box::pin(uploads::touch(session, id, now)))
+            .await
+    }
+
     async fn delete_upload(&self, repository: &RepoName, id: Uuid) -> Result<bool, MetadataError> {
         let database = &self.database;
         database

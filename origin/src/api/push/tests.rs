@@ -27,6 +27,7 @@ impl Rig {
             store: Arc::new(Disk::open(directory.path().join("blobs")).unwrap()),
             location: "here".into(),
             tasks,
+            touch_interval: Duration::from_mins(1),
         };
         Self { directory, push }
     }

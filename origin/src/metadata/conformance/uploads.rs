@@ -165,6 +165,18 @@ pub async fn stale_uploads(instances: &Instances) {
         stale(100, 9).await,
         [expected(2), expected(3), expected(4), expected(1)]
     );
+    let second = Uuid::from_u128(2);
+    metadata.touch_upload(second, at(10)).await.unwrap();
+    assert_eq!(stale(10, 1).await, [expected(3)]);
+    assert_eq!(stale(100, 9).await.last(), Some(&expected(2)));
+    let touched = metadata.upload(&repo("team/app2"), second).await;
+    assert_eq!(touched.unwrap().unwrap().revision, 0);
+    // One that has ended stays so.
+    metadata
+        .touch_upload(Uuid::from_u128(5), at(10))
+        .await
+        .unwrap();
+    assert_eq!(stale(100, 9).await.len(), 4);
 }
 
 /// Of all who advance a session from the same revision, one does.

@@ -61,6 +61,18 @@ pub(super) async fn advance(
     Ok(query.execute(session.connection()).await?.rows_affected() > 0)
 }
 
+pub(super) async fn touch(
+    session: &mut Session<'_>,
+    id: Uuid,
+    now: SystemTime,
+) -> Result<(), Failure> {
+    let query = sqlx::query("UPDATE uploads SET touched_at = $2 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(column::micros(now));
+    query.execute(session.connection()).await?;
+    Ok(())
+}
+
 pub(super) async fn delete(
     session: &mut Session<'_>,
     repository: &RepoName,
