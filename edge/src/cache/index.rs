@@ -11,7 +11,7 @@
 //!
 //! Failure: an index that cannot be read, or that another version wrote, is none, and the directory of blobs is walked; one
 //! whose journal cannot be written is deleted. Crash: the last changes may be missing, so whoever opens an index after an unclean end
-//! compares it with the directory ([`super::stock`]), and trusts no entry.
+//! compares it with the directory (`stock`), and trusts no entry.
 
 mod record;
 mod snapshot;
