@@ -11,7 +11,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::store::disk::{Disk, OpenError as DiskError};
 use crate::store::{ContentStore, StoreError};
@@ -95,8 +94,7 @@ impl Location {
 
     /// Asks whether the location can be used: whether there is such a bucket, and it takes our word for who we are.
     pub async fn check(&self) -> Result<(), StoreError> {
-        // Nothing that is staged is as old as that: this only looks.
-        self.store.sweep(SystemTime::UNIX_EPOCH).await.map(drop)
+        self.store.check().await
     }
 
     /// Returns the name that placements know it by, which holds no secret.

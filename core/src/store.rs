@@ -65,12 +65,12 @@ pub trait ContentStore: fmt::Debug + Send + Sync + 'static {
     /// Publishes what is staged under `digest`, after comparing.
     ///
     /// Idempotent: a blob that is already here stays as it is. After a mismatch nothing is left of what was staged.
-    async fn commit(&self, staged: Staged, digest: &Digest) -> Result<(), CommitError>;
+    async fn commit(&self, staged: Staged, digest: &Digest) -> Result<Committed, CommitError>;
 
     /// Forgets what is staged; forgetting what is not here succeeds. A blob that was published of it stays.
     async fn discard(&self, staged: Staged) -> Result<(), StoreError>;
 
-    /// Goes on with what the commit of a blob has put off: to be called behind a commit, and again for what
+    /// Goes on with what the commit of a blob has put off: to be called when one says so, and again for what
     /// [`Self::unsettled`] names. Nothing is to be seen of it: the blob is published already.
     ///
     /// Any number of instances may do so at once; what another one is at is left to it. When the future is dropped, or
@@ -82,6 +82,11 @@ pub trait ContentStore: fmt::Debug + Send + Sync + 'static {
     /// Returns the blobs of which something has been put off, by any instance.
     async fn unsettled(&self) -> Result<Vec<Digest>, StoreError> {
         Ok(Vec::new())
+    }
+
+    /// Asks whether the store can be used, as cheaply as can be: whether it is there, and takes our word for who we are.
+    async fn check(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// Deletes what is staged and was not written to since `before`; returns how much that was.
@@ -164,6 +169,15 @@ pub enum AppendError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What a commit has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// All there is to do.
+    Settled,
+    /// The blob is published, and [`ContentStore::settle`] is to go on.
+    PutOff,
 }
 
 /// A commit was refused.

@@ -42,7 +42,7 @@ use crate::body::Body;
 use crate::location::engine::Engine;
 use crate::location::key::{Folder, Key};
 use crate::oci::digest::Digest;
-use crate::store::{Appended, CommitError, Content, ContentStore, Staged, StoreError};
+use crate::store::{Appended, CommitError, Committed, Content, ContentStore, Staged, StoreError};
 
 use self::error::{found, store_error};
 use self::moves::Moves;
@@ -277,7 +277,7 @@ impl ContentStore for Bucket {
         append::append(self, staged.aimed_at(destination), content, destination).await
     }
 
-    async fn commit(&self, staged: Staged, digest: &Digest) -> Result<(), CommitError> {
+    async fn commit(&self, staged: Staged, digest: &Digest) -> Result<Committed, CommitError> {
         publish::commit(self, &staged, digest).await
     }
 
@@ -291,6 +291,11 @@ impl ContentStore for Bucket {
 
     async fn unsettled(&self) -> Result<Vec<Digest>, StoreError> {
         moves::all(self).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        // One page of it, which a bucket refuses that is none, or does not know us.
+        self.list(Folder::Uploads).try_next().await.map(drop)
     }
 
     /// Multipart uploads are not objects: the bucket's own rules must abort old ones.
@@ -312,8 +317,13 @@ impl ContentStore for Bucket {
                 if blobs.contains(&upload) {
                     continue;
                 }
-                if !self.0.suspects.lock().contains(&upload) {
+                let is_suspect = self.0.suspects.lock().contains(&upload);
+                if !is_suspect {
                     suspects.insert(upload);
+                    continue;
+                }
+                // There are few of these, and what is before this one may have taken its time.
+                if moves::uploads(self).await?.contains(&upload) {
                     continue;
                 }
             }

@@ -31,7 +31,9 @@ use tokio::task::spawn_blocking;
 use crate::body::Body;
 use crate::location::key::{Folder, Key};
 use crate::oci::digest::{Algorithm, Digest, Hasher};
-use crate::store::{AppendError, Appended, CommitError, Content, ContentStore, Staged, StoreError};
+use crate::store::{
+    AppendError, Appended, CommitError, Committed, Content, ContentStore, Staged, StoreError,
+};
 
 pub use cache::{BlobFile, Entry, Partial};
 
@@ -291,10 +293,11 @@ impl ContentStore for Disk {
         append::append(file, staged, content, || under_way.batch_bytes()).await
     }
 
-    async fn commit(&self, staged: Staged, digest: &Digest) -> Result<(), CommitError> {
+    async fn commit(&self, staged: Staged, digest: &Digest) -> Result<Committed, CommitError> {
         let digest = *digest;
         self.blocking(move |disk| disk.publish_staged(&staged, &digest))
-            .await
+            .await?;
+        Ok(Committed::Settled)
     }
 
     async fn discard(&self, staged: Staged) -> Result<(), StoreError> {

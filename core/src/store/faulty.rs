@@ -18,7 +18,9 @@ use parking_lot::Mutex;
 
 use crate::body::Body;
 use crate::oci::digest::Digest;
-use crate::store::{AppendError, Appended, CommitError, Content, ContentStore, Staged, StoreError};
+use crate::store::{
+    AppendError, Appended, CommitError, Committed, Content, ContentStore, Staged, StoreError,
+};
 
 /// A store that fails when it is told to.
 #[derive(Clone, Debug)]
@@ -195,7 +197,7 @@ impl ContentStore for Faulty {
         }
     }
 
-    async fn commit(&self, staged: Staged, digest: &Digest) -> Result<(), CommitError> {
+    async fn commit(&self, staged: Staged, digest: &Digest) -> Result<Committed, CommitError> {
         self.with(Operation::Commit, self.store.commit(staged, digest))
             .await
     }
@@ -211,6 +213,10 @@ impl ContentStore for Faulty {
 
     async fn unsettled(&self) -> Result<Vec<Digest>, StoreError> {
         self.store.unsettled().await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.store.check().await
     }
 
     async fn sweep(&self, before: SystemTime) -> Result<u64, StoreError> {

@@ -15,7 +15,9 @@ use uuid::Uuid;
 
 use crate::body::Body;
 use crate::oci::digest::Digest;
-use crate::store::{AppendError, Appended, CommitError, Content, ContentStore, Staged, StoreError};
+use crate::store::{
+    AppendError, Appended, CommitError, Committed, Content, ContentStore, Staged, StoreError,
+};
 
 /// A store in memory.
 #[derive(Clone, Debug, Default)]
@@ -130,7 +132,7 @@ impl ContentStore for Memory {
         }
     }
 
-    async fn commit(&self, staged: Staged, digest: &Digest) -> Result<(), CommitError> {
+    async fn commit(&self, staged: Staged, digest: &Digest) -> Result<Committed, CommitError> {
         let state = &mut *self.0.lock();
         let Some(mut bytes) = state
             .uploads
@@ -139,7 +141,7 @@ impl ContentStore for Memory {
         else {
             // An earlier commit may have done it.
             let done = state.blobs.contains_key(digest) && staged.digest() == *digest;
-            return done.then_some(()).ok_or(CommitError::Gone);
+            return done.then_some(Committed::Settled).ok_or(CommitError::Gone);
         };
         if (bytes.len() as u64) < staged.size() {
             return Err(CommitError::Gone);
@@ -153,7 +155,7 @@ impl ContentStore for Memory {
             });
         }
         state.blobs.entry(*digest).or_insert_with(|| bytes.into());
-        Ok(())
+        Ok(Committed::Settled)
     }
 
     async fn discard(&self, staged: Staged) -> Result<(), StoreError> {

@@ -22,7 +22,9 @@ use outport_core::oci::digest::{Algorithm, Digest};
 use outport_core::oci::error::{ApiError, ErrorCode};
 use outport_core::oci::range::upload_range;
 use outport_core::oci::reference::RepoName;
-use outport_core::store::{AppendError, Appended, CommitError, Content, ContentStore, Staged};
+use outport_core::store::{
+    AppendError, Appended, CommitError, Committed, Content, ContentStore, Staged,
+};
 use outport_core::tasks::Tasks;
 use uuid::Uuid;
 
@@ -274,16 +276,19 @@ impl Push {
         digest: Digest,
     ) -> Result<Reply, ApiError> {
         let size = staged.size();
-        if let Err(error) = self.store.commit(staged, &digest).await {
-            if !matches!(error, CommitError::Store(_)) {
-                // Nothing is left of what was staged: the session cannot go on.
-                self.metadata
-                    .delete_upload(&repository, id)
-                    .await
-                    .or_respond()?;
+        let committed = match self.store.commit(staged, &digest).await {
+            Ok(committed) => committed,
+            Err(error) => {
+                if !matches!(error, CommitError::Store(_)) {
+                    // Nothing is left of what was staged: the session cannot go on.
+                    self.metadata
+                        .delete_upload(&repository, id)
+                        .await
+                        .or_respond()?;
+                }
+                return Err(error).or_respond();
             }
-            return Err(error).or_respond();
-        }
+        };
         let link = Link {
             repository: repository.clone(),
             blob: BlobRecord { digest, size },
@@ -294,7 +299,9 @@ impl Push {
             .link_blob(link, clock::now())
             .await
             .or_respond()?;
-        self.settle(digest);
+        if committed == Committed::PutOff {
+            self.settle(digest);
+        }
         Ok(created(&repository, &digest))
     }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::location::engine::CopyPart;
 use crate::location::key::{Folder, Key};
 use crate::oci::digest::{Digest, Hasher};
-use crate::store::{CommitError, ContentStore as _, Staged, StoreError};
+use crate::store::{CommitError, Committed, ContentStore as _, Staged, StoreError};
 
 use super::copy::Copy;
 use super::error::{commit_error, store_error};
@@ -24,7 +24,7 @@ pub(super) async fn commit(
     bucket: &Bucket,
     staged: &Staged,
     digest: &Digest,
-) -> Result<(), CommitError> {
+) -> Result<Committed, CommitError> {
     let session = Session {
         bucket,
         staged,
@@ -45,12 +45,12 @@ pub(super) async fn commit(
             actual,
         });
     }
-    let left = session.publish(digest, assembled).await?;
+    let (left, committed) = session.publish(digest, assembled).await?;
     if let Err(error) = session.forget_all(left).await {
         // The blob is there, and that is what was asked; the leavings are swept one day.
         tracing::debug!(%digest, error = &error as &dyn std::error::Error, "delete what was staged");
     }
-    Ok(())
+    Ok(committed)
 }
 
 /// Deletes what is staged.
@@ -182,11 +182,11 @@ impl Session<'_> {
         &self,
         digest: &Digest,
         assembled: Option<Assembled>,
-    ) -> Result<Option<Assembled>, CommitError> {
+    ) -> Result<(Option<Assembled>, Committed), CommitError> {
         let (bucket, size) = (self.bucket, self.staged.size());
         let is_published = self.state.published && self.state.is_for(digest);
         if is_published || bucket.size(digest).await? == Some(size) {
-            return Ok(assembled);
+            return Ok((assembled, Committed::Settled));
         }
         let to = bucket.path(Key::Blob(digest));
         let assembled = match assembled {
@@ -201,11 +201,11 @@ impl Session<'_> {
                 if size > bucket.0.limits.copy_now_bytes && self.staged.digest() == *digest =>
             {
                 moves::publish(bucket, digest, upload).await?;
-                return Ok(None);
+                return Ok((None, Committed::PutOff));
             }
             (Some(from), _) => self.copy(from, &to).await?,
         }
-        Ok(Some(assembled))
+        Ok((Some(assembled), Committed::Settled))
     }
 
     /// Returns what the multipart upload is called, when it is not for a blob's key.

@@ -8,6 +8,7 @@ use super::*;
 use crate::clock;
 use crate::location::key::CLAIM;
 use crate::oci::digest::Digest;
+use crate::store::Committed;
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -32,7 +33,8 @@ impl Rig {
         let appended = one.append(staged(), frames(&content, 50_000), None).await;
         appended.outcome.unwrap();
         let staged = appended.staged;
-        one.commit(staged.clone(), &digest).await.unwrap();
+        let committed = one.commit(staged.clone(), &digest).await;
+        assert_eq!(committed.unwrap(), Committed::PutOff);
         Self {
             engine,
             one,
@@ -124,6 +126,22 @@ async fn a_sweep_leaves_what_is_a_blob() {
     let swept = rig.other.sweep(clock::now() + HOUR).await.unwrap();
     assert_eq!(swept, 1);
     rig.assert_here().await;
+}
+
+#[tokio::test]
+async fn nothing_is_put_off_of_a_blob_that_is_small_or_came_under_its_name() {
+    let bucket = Bucket::new(Arc::new(MemoryEngine::default()), "prefix", LIMITS);
+    for (size, is_named) in [(100_000, false), (100_000, true), (1_000_001, true)] {
+        let content = fresh(size);
+        let digest = Algorithm::Sha256.digest(&content);
+        let destination = is_named.then_some(&digest);
+        let appended = bucket
+            .append(staged(), frames(&content, 50_000), destination)
+            .await;
+        let committed = bucket.commit(appended.staged, &digest).await;
+        assert_eq!(committed.unwrap(), Committed::Settled, "{size}, {is_named}");
+        assert_eq!(bucket.unsettled().await.unwrap(), []);
+    }
 }
 
 /// As between two steps of a commit: the upload is complete, and nothing says yet whose bytes it is.
