@@ -36,7 +36,7 @@ use tokio::time::Instant;
 use crate::metrics::CacheMetrics;
 use crate::names::Names;
 use index::{Change, Index, Standing};
-use table::{Admission, Home, Table};
+use table::{Admission, Home, Table, Trust};
 
 /// The cached blobs and manifests; cheap to clone.
 #[derive(Clone, Debug)]
@@ -126,15 +126,18 @@ impl Cache {
 
     /// Returns a blob, open, or none when it is not here.
     pub async fn blob(&self, digest: &Digest) -> Option<Found> {
-        let size = self.0.table.lock().touch(digest)?;
-        let opened = match self.0.open.get(digest) {
+        let (size, trust) = self.0.table.lock().touch(digest)?;
+        let kept = self.0.open.get(digest);
+        let is_kept = kept.is_some();
+        let opened = match kept {
             Some(blob) => Ok(Some(blob)),
             None => self.open_blob(digest).await?,
         };
-        let is_trusted = !self.needs_verification(digest);
         match opened.and_then(|blob| blob.map(|blob| Ok((blob.is_sealed()?, blob))).transpose()) {
-            Ok(Some((true, blob))) if is_trusted => {
-                self.0.open.insert(*digest, blob.clone());
+            Ok(Some((true, blob))) if trust == Trust::Verified => {
+                if !is_kept {
+                    self.0.open.insert(*digest, blob.clone());
+                }
                 Some(Found::Sound(blob))
             }
             Ok(Some((_, blob))) if blob.file.metadata().is_ok_and(|file| file.len() == size) => {

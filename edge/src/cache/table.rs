@@ -151,10 +151,11 @@ impl Table {
         self.slots.entries()
     }
 
-    /// Counts a use of a blob and returns its size, or none when it is not there.
-    pub fn touch(&mut self, digest: &Digest) -> Option<u64> {
+    /// Counts a use of a blob and returns its size, and whether its bytes can be relied on; none when it is not there.
+    pub fn touch(&mut self, digest: &Digest) -> Option<(u64, Trust)> {
         let entry = self.slots.get_mut(digest)?;
-        let (size, age) = (entry.size, self.clock - entry.last_use);
+        let (size, trust) = (entry.size, entry.trust);
+        let age = self.clock - entry.last_use;
         if age >= SAME_USE {
             self.reuse.used_again(entry.uses, age);
             if entry.uses == 1 {
@@ -165,7 +166,7 @@ impl Table {
             entry.last_use = self.clock;
             self.learn_when_due();
         }
-        Some(size)
+        Some((size, trust))
     }
 
     /// Whether a blob fits without another's going.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Cache;
 use super::index::{Change, Ending, Standing};
 use super::stock::Check;
-use super::table::{TooManyPins, Trust};
+use super::table::TooManyPins;
 
 /// How often the journal of the index is made durable.
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
@@ -38,14 +38,6 @@ impl Cache {
     /// Writes everything down, so that the next process trusts it; nothing should come in afterwards.
     pub async fn close(self) {
         self.snapshot(Ending::Clean).await;
-    }
-
-    /// Whether the bytes of a blob must be hashed before they are used.
-    pub fn needs_verification(&self, digest: &Digest) -> bool {
-        let table = self.0.table.lock();
-        table
-            .entry(digest)
-            .is_some_and(|entry| entry.trust == Trust::Unverified)
     }
 
     /// Takes note that the bytes of a blob were hashed to its digest; known until the next bad end.
