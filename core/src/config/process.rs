@@ -48,6 +48,7 @@ pub fn server(section: &mut Section<'_>) -> serve::Config {
         max_connections: usize::try_from(connections).unwrap_or(usize::MAX),
         header_timeout: section.take("header_timeout", default.header_timeout),
         idle_timeout: section.take("idle_timeout", default.idle_timeout),
+        park_after: section.take("park_after", default.park_after),
         body_stall_timeout: section.take("body_stall_timeout", default.body_stall_timeout),
         send_stall_timeout: section.take("send_stall_timeout", default.send_stall_timeout),
         linger_timeout: section.take("linger_timeout", default.linger_timeout),

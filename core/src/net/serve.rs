@@ -57,6 +57,8 @@ pub struct Config {
     pub header_timeout: Duration,
     /// How long a connection may idle between requests; longer than clients keep theirs (30 s), so that they close first.
     pub idle_timeout: Duration,
+    /// How long an HTTP/1 connection waits for its next request before no more is kept of it than the socket.
+    pub park_after: Duration,
     /// How long a client may send nothing while we wait for the rest of its body.
     pub body_stall_timeout: Duration,
     /// How long a client may take nothing while we wait to send.
@@ -103,6 +105,7 @@ impl Default for Config {
             max_connections: 16_384,
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(90),
+            park_after: Duration::from_millis(200),
             body_stall_timeout: Duration::from_mins(1),
             send_stall_timeout: Duration::from_mins(1),
             linger_timeout: Duration::from_secs(30),

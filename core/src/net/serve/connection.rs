@@ -3,7 +3,8 @@
 //! Invariants: the watch fires at the deadline that the connection's activity names, and never earlier. Whatever hyper
 //! says of the protocol, a connection ends by one of [`End`].
 //!
-//! Why connections are parked: hyper keeps 16 KiB of buffers for each, and clients keep more of them than they use.
+//! Why connections are parked: hyper keeps 16 KiB of buffers for each, and clients keep more of them than they use. It comes
+//! soon, so that many who come at once do not take much even for a moment.
 
 use std::future::poll_fn;
 use std::io;
@@ -50,10 +51,6 @@ const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// how many it may make us reset by its mistakes (CVE-2025-8671); one more, and the connection ends.
 const HTTP2_EARLY_RESETS: usize = 20;
 const HTTP2_MISTAKES: usize = 1024;
-
-/// After so long without a request only the socket of an HTTP/1 connection is kept: longer than clients need between requests
-/// that follow each other, and short, so that many who come at once do not take much even for a moment.
-const PARK_AFTER: Duration = Duration::from_millis(200);
 
 /// What a connection needs to know of its server.
 #[derive(Debug)]
@@ -169,11 +166,12 @@ impl Connection {
         S: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let builder = http1_builder(&self.server.0.config);
+        let config = &self.server.0.config;
+        let builder = http1_builder(config);
         loop {
             let io = TokioIo::new(socket);
             let mut connection = builder.serve_connection(io, exchanges.clone());
-            let watched = self.watch(Pin::new(&mut connection), handle, Some(PARK_AFTER));
+            let watched = self.watch(Pin::new(&mut connection), handle, Some(config.park_after));
             if let Some(end) = watched.await {
                 return end;
             }

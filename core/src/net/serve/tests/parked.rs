@@ -2,43 +2,49 @@
 
 use super::*;
 
-/// Has requests answered and their connections parked; what comes with a request begins the next one.
-async fn parked(running: &Running, aheads: &[&str]) -> Vec<TcpStream> {
-    let mut streams = Vec::new();
-    for ahead in aheads {
-        let mut stream = running.connect().await;
-        let request = format!("{GET}{ahead}");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        assert!(read_response(&mut stream).await.ends_with("hello"));
-        streams.push(stream);
-    }
-    let expected = format!(
-        r#"connections_parked_total{{server="test"}} {}"#,
-        aheads.len()
-    );
-    while !running.metrics.encode().unwrap().contains(&expected) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    streams
+/// How often that was done, in the metrics.
+const PARKED: &str = r#"outport_connections_parked_total{server="test"} "#;
+
+/// Starts a server that parks connections at once.
+async fn start() -> Running {
+    let config = Config {
+        park_after: Duration::ZERO,
+        ..Config::default()
+    };
+    Running::start(config, hello).await
+}
+
+/// Has a request answered, and something come with it that begins the next one.
+async fn answered(running: &Running, ahead: &str) -> TcpStream {
+    let mut stream = running.connect().await;
+    let request = format!("{GET}{ahead}");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    assert!(read_response(&mut stream).await.ends_with("hello"));
+    stream
 }
 
 #[tokio::test]
 async fn what_came_of_the_next_request_is_not_lost() {
-    let running = Running::start(Config::default(), hello).await;
-    let (aheads, rests): (Vec<_>, Vec<_>) = (0..GET.len()).map(|at| GET.split_at(at)).unzip();
-    let streams = parked(&running, &aheads).await;
-    for (mut stream, rest) in streams.into_iter().zip(rests) {
+    let running = start().await;
+    for at in 0..GET.len() {
+        let (ahead, rest) = GET.split_at(at);
+        let mut stream = answered(&running, ahead).await;
         for byte in rest.bytes() {
             stream.write_all(&[byte]).await.unwrap();
         }
         assert!(read_response(&mut stream).await.ends_with("hello"));
     }
+    // Between the two requests of each, and behind those before.
+    let text = running.metrics.encode().unwrap();
+    let count = text.lines().find_map(|line| line.strip_prefix(PARKED));
+    let count: usize = count.unwrap().parse().unwrap();
+    assert!(count >= GET.len(), "{count}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn half_a_head_has_the_time_of_a_head() {
-    let running = Running::start(Config::default(), hello).await;
-    let mut streams = parked(&running, &["GE", ""]).await;
+    let running = start().await;
+    let mut streams = [answered(&running, "GE").await, answered(&running, "").await];
     streams[1].write_all(b"GE").await.unwrap();
     for mut stream in streams {
         let (text, _) = read_to_end(&mut stream).await;
@@ -49,8 +55,8 @@ async fn half_a_head_has_the_time_of_a_head() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_does_not_wait_for_it() {
-    let running = Running::start(Config::default(), hello).await;
-    let mut stream = parked(&running, &[""]).await.remove(0);
+    let running = start().await;
+    let mut stream = answered(&running, "").await;
     let begin = Instant::now();
     running.shutdown.cancel();
     let (text, outcome) = read_to_end(&mut stream).await;
@@ -62,8 +68,8 @@ async fn a_drain_does_not_wait_for_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_is_let_go() {
-    let running = Running::start(Config::default(), hello).await;
-    let mut stream = parked(&running, &[""]).await.remove(0);
+    let running = start().await;
+    let mut stream = answered(&running, "").await;
     stream.shutdown().await.unwrap();
     let (text, outcome) = read_to_end(&mut stream).await;
     assert_eq!(text, "");
