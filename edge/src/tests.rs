@@ -13,7 +13,7 @@ mod rot;
 mod siblings;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -288,5 +288,12 @@ impl Rig {
             edge,
             cache,
         }
+    }
+
+    /// Returns where a blob is on the disk, if it is cached.
+    fn cached_file(&self, blob: &[u8]) -> PathBuf {
+        let hex = sha256(blob).hex();
+        let folder = self.cache.path().join("blobs/sha256").join(&hex[..2]);
+        folder.join(hex)
     }
 }

@@ -158,13 +158,7 @@ async fn a_reader_outlives_the_eviction_of_what_it_reads() {
     assert_eq!(reader.headers["cache-status"], "outport-edge-1; hit");
     let mut read = reader.some().await.to_vec();
     pull_all(&rig.edge, &blobs[1..]).await;
-    let hex = sha256(&blobs[0]).hex();
-    let file = rig
-        .cache
-        .path()
-        .join("blobs/sha256")
-        .join(&hex[..2])
-        .join(&hex);
+    let file = rig.cached_file(&blobs[0]);
     assert!(!file.try_exists().unwrap(), "it was not evicted");
     read.extend(
         reader

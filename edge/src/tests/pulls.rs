@@ -173,15 +173,9 @@ async fn leftovers_of_a_crash_are_dropped_and_a_cut_file_is_fetched_again() {
     let path = blob_path("a", &blob);
     rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
     rig.edge.settle().await;
+    let file = rig.cached_file(&blob);
     rig.edge.stop().await;
 
-    let hex = sha256(&blob).hex();
-    let file = rig
-        .cache
-        .path()
-        .join("blobs/sha256")
-        .join(&hex[..2])
-        .join(&hex);
     let edge = RunningEdge::start(rig.cache.path(), rig.origin.address, &[]).await;
     std::fs::File::options()
         .write(true)

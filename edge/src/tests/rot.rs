@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use http::Method;
 
-use super::{Rig, blob_path, content, sha256};
+use super::{Rig, blob_path, content};
 
 const LAYER: usize = 3_000_000;
 
@@ -17,9 +17,7 @@ async fn cached(rig: &Rig, blob: &Bytes) -> PathBuf {
     let path = blob_path("a", blob);
     rig.edge.get(&path).await.is(200, blob, "fwd=miss");
     rig.edge.settle().await;
-    let hex = sha256(blob).hex();
-    let folder = rig.cache.path().join("blobs/sha256").join(&hex[..2]);
-    folder.join(hex)
+    rig.cached_file(blob)
 }
 
 fn write(file: &PathBuf, bytes: &[u8], offset: u64) -> File {
