@@ -12,7 +12,7 @@ use harness::node::{Edge, Origin};
 use harness::raw::Raw;
 use tokio::time::Instant;
 
-use crate::table::{Series, Table};
+use crate::table::{Series, Table, Unit};
 use crate::transfer::push_image;
 
 const ATTACKERS: usize = 200;
@@ -41,7 +41,7 @@ pub(crate) async fn edge_under_attack(table: &mut Table, rounds: u64) {
     }
     for (attack, series) in Attack::ALL.into_iter().zip(&waits) {
         let what = format!("p99 of a manifest, {ATTACKERS} attackers: {attack:?}");
-        table.milliseconds(&what, "without", series);
+        table.beside(Unit::Milliseconds, &what, "without", series);
     }
     overload(table, &origin, rounds).await;
 }
@@ -66,12 +66,18 @@ async fn overload(table: &mut Table, origin: &Origin, rounds: u64) {
             refusals.add(wait);
         }
     }
-    table.rate(
+    table.beside(
+        Unit::Rate,
         "manifests with more clients than connections",
         "without",
         &rates,
     );
-    table.bounded_milliseconds("until one too many is told to come back", &refusals, 50.0);
+    table.bounded(
+        Unit::Milliseconds,
+        "until one too many is told to come back",
+        refusals.median(),
+        50e-3,
+    );
 }
 
 /// What clients noticed.

@@ -7,7 +7,7 @@ use std::thread;
 use harness::node::Origin;
 use harness::s3::S3Server;
 
-use crate::table::{Series, Table};
+use crate::table::{Series, Table, Unit};
 use crate::transfer::{Layer, push};
 use crate::{GIB, MIB};
 
@@ -34,9 +34,10 @@ pub(crate) async fn origin_over_bucket(table: &mut Table, directory: &Path, roun
         .collect();
     push_at_once(origin.address(), &layers);
     let (_, most_of_many) = origin.process().memory();
-    table.bounded_seconds(
+    table.bounded(
+        Unit::Seconds,
         "commit of 1 GiB, digest last, into a bucket",
-        &commits,
+        commits.median(),
         COMMIT_SECONDS_MAX,
     );
     table.bytes(

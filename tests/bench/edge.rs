@@ -17,7 +17,7 @@ use harness::tmpfs::Tmpfs;
 use harness::wire::{Shape, Wire};
 use tokio::time::Instant;
 
-use crate::table::{Series, Table};
+use crate::table::{Series, Table, Unit};
 use crate::transfer::{Layer, pull, pull_checked, push, push_image};
 use crate::{GIB, MIB};
 
@@ -62,14 +62,15 @@ pub(crate) async fn edge_beside_origin(table: &mut Table, directory: &Path, roun
     let peer = "direct from the origin";
     for (client, series) in Client::ALL.into_iter().zip(&cold) {
         let what = format!("pull 1 GiB through a cold edge, by {}", client.name());
-        table.seconds(&what, peer, series);
+        table.beside(Unit::Seconds, &what, peer, series);
     }
-    table.seconds(
+    table.beside(
+        Unit::Seconds,
         "the same over 1 Gbit/s and 20 ms, by a client that throws it away",
         peer,
         &far,
     );
-    table.seconds("pull 1 GiB through a warm edge", peer, &warm);
+    table.beside(Unit::Seconds, "pull 1 GiB through a warm edge", peer, &warm);
     table.bytes(
         "edge, most resident memory (one stream)",
         most,

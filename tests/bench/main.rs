@@ -33,7 +33,7 @@ use bucket::origin_over_bucket;
 use edge::edge_beside_origin;
 use peer::DockerRegistry;
 use serve::edge_beside_nginx;
-use table::{Series, Table};
+use table::{Series, Table, Unit};
 use transfer::{Layer, pull, push, push_image, requests_per_second};
 
 const GIB: u64 = 1 << 30;
@@ -103,9 +103,20 @@ async fn origin_beside_docker_registry(table: &mut Table, directory: &Path, roun
             println!("round {round}: {name} pushed, pulled, asked");
         }
     }
-    table.seconds("push 1 GiB at the origin", "docker-registry", &pushes);
-    table.seconds("pull 1 GiB from the origin", "docker-registry", &pulls);
-    table.rate(
+    table.beside(
+        Unit::Seconds,
+        "push 1 GiB at the origin",
+        "docker-registry",
+        &pushes,
+    );
+    table.beside(
+        Unit::Seconds,
+        "pull 1 GiB from the origin",
+        "docker-registry",
+        &pulls,
+    );
+    table.beside(
+        Unit::Rate,
         "small manifest by tag, 32 connections",
         "docker-registry",
         &manifests,

@@ -9,7 +9,7 @@ use harness::tls::Certificate;
 use crate::load::{Load, Target, one_cipher};
 use crate::nginx::Nginx;
 use crate::peer::DockerRegistry;
-use crate::table::{Series, Table};
+use crate::table::{Series, Table, Unit};
 use crate::transfer::{Layer, push, push_image};
 
 const LAYER_BYTES: u64 = 95_000_000;
@@ -128,12 +128,22 @@ impl Row<'_> {
         for (index, (peer, _)) in self.sides.iter().enumerate().skip(1) {
             if self.is_large {
                 let throughput = |load: &Load| load.rate * bytes / 1e9;
-                table.throughput(self.what, peer, &pair(sides, index, throughput));
+                table.beside(
+                    Unit::Throughput,
+                    self.what,
+                    peer,
+                    &pair(sides, index, throughput),
+                );
                 let cost = |load: &Load| load.cpu / (load.rate * bytes / GIB);
                 let what = format!("{}, the server's processor", self.what);
-                table.cost(&what, peer, &pair(sides, index, cost));
+                table.beside(Unit::Cost, &what, peer, &pair(sides, index, cost));
             } else {
-                table.rate(self.what, peer, &pair(sides, index, |load| load.rate));
+                table.beside(
+                    Unit::Rate,
+                    self.what,
+                    peer,
+                    &pair(sides, index, |load| load.rate),
+                );
             }
         }
     }

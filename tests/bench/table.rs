@@ -6,6 +6,23 @@ use std::fmt;
 #[derive(Debug, Default)]
 pub(crate) struct Series(Vec<f64>);
 
+/// What a number is of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Unit {
+    /// Seconds.
+    Seconds,
+    /// Seconds, which are few and shown as milliseconds.
+    Milliseconds,
+    /// Requests a second.
+    Rate,
+    /// GB a second.
+    Throughput,
+    /// Seconds of processor for each GiB.
+    Cost,
+    /// Bytes, which are many and shown as MiB.
+    Mebibytes,
+}
+
 /// Rows of what was measured.
 #[derive(Debug, Default)]
 pub(crate) struct Table(Vec<String>);
@@ -17,7 +34,7 @@ impl Series {
         self.0.push(value);
     }
 
-    fn median(&self) -> f64 {
+    pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_unstable_by(f64::total_cmp);
         sorted[sorted.len() / 2]
@@ -30,6 +47,38 @@ impl FromIterator<f64> for Series {
     }
 }
 
+// === impl Unit ===
+
+impl Unit {
+    /// Returns how much of it one of what was measured is, how many decimals are shown, and what it is called.
+    const fn format(self) -> (f64, usize, &'static str) {
+        match self {
+            Self::Seconds => (1.0, 2, " s"),
+            Self::Milliseconds => (1e3, 2, " ms"),
+            Self::Rate => (1.0, 0, "/s"),
+            Self::Throughput => (1.0, 2, " GB/s"),
+            Self::Cost => (1.0, 2, " s/GiB"),
+            Self::Mebibytes => (1.0 / (1 << 20) as f64, 1, " MiB"),
+        }
+    }
+
+    /// Returns what a ratio is of.
+    const fn noun(self) -> &'static str {
+        match self {
+            Self::Seconds | Self::Milliseconds => "its time",
+            Self::Rate => "its rate",
+            Self::Throughput => "its throughput",
+            Self::Cost => "its cost",
+            Self::Mebibytes => "its size",
+        }
+    }
+
+    fn show(self, value: f64) -> String {
+        let (scale, decimals, name) = self.format();
+        format!("{:.decimals$}{name}", value * scale)
+    }
+}
+
 // === impl Table ===
 
 impl Table {
@@ -37,78 +86,35 @@ impl Table {
         self.0.is_empty()
     }
 
-    /// Adds throughputs in GB/s: ours, and that of `peer`.
-    pub(crate) fn throughput(&mut self, what: &str, peer: &str, [ours, theirs]: &[Series; 2]) {
-        let (ours, theirs) = (ours.median(), theirs.median());
-        self.0.push(format!(
-            "| {what} | {ours:.2} GB/s | {peer}: {theirs:.2} GB/s | {:.2} x its throughput |",
-            ours / theirs
-        ));
+    /// Adds what was measured of us, and of `peer`.
+    pub(crate) fn beside(&mut self, unit: Unit, what: &str, peer: &str, series: &[Series; 2]) {
+        let [ours, theirs] = series.each_ref().map(Series::median);
+        self.row(unit, what, (ours, theirs), (peer, unit.noun()));
     }
 
-    /// Adds seconds of processor for each GiB: ours, and that of `peer`.
-    pub(crate) fn cost(&mut self, what: &str, peer: &str, [ours, theirs]: &[Series; 2]) {
-        let (ours, theirs) = (ours.median(), theirs.median());
-        self.0.push(format!(
-            "| {what} | {ours:.2} s/GiB | {peer}: {theirs:.2} s/GiB | {:.2} x its cost |",
-            ours / theirs
-        ));
+    /// Adds what was measured, and its bound.
+    pub(crate) fn bounded(&mut self, unit: Unit, what: &str, ours: f64, bound: f64) {
+        self.row(unit, what, (ours, bound), ("bound", "the bound"));
     }
 
-    /// Adds times: ours, and that of `peer`.
-    pub(crate) fn seconds(&mut self, what: &str, peer: &str, [ours, theirs]: &[Series; 2]) {
-        let (ours, theirs) = (ours.median(), theirs.median());
-        self.0.push(format!(
-            "| {what} | {ours:.2} s | {peer}: {theirs:.2} s | {:.2} x its time |",
-            ours / theirs
-        ));
-    }
-
-    /// Adds rates of requests: ours, and that of `peer`.
-    pub(crate) fn rate(&mut self, what: &str, peer: &str, [ours, theirs]: &[Series; 2]) {
-        let (ours, theirs) = (ours.median(), theirs.median());
-        self.0.push(format!(
-            "| {what} | {ours:.0}/s | {peer}: {theirs:.0}/s | {:.1} x its rate |",
-            ours / theirs
-        ));
-    }
-
-    /// Adds short times: ours, and that of `peer`.
-    pub(crate) fn milliseconds(&mut self, what: &str, peer: &str, [ours, theirs]: &[Series; 2]) {
-        let (ours, theirs) = (ours.median() * 1e3, theirs.median() * 1e3);
-        self.0.push(format!(
-            "| {what} | {ours:.2} ms | {peer}: {theirs:.2} ms | {:.1} x its time |",
-            ours / theirs
-        ));
-    }
-
-    /// Adds a short time and its bound, in milliseconds.
-    pub(crate) fn bounded_milliseconds(&mut self, what: &str, ours: &Series, bound: f64) {
-        let ours = ours.median() * 1e3;
-        self.0.push(format!(
-            "| {what} | {ours:.2} ms | bound: {bound:.0} ms | {:.2} x the bound |",
-            ours / bound
-        ));
-    }
-
-    /// Adds a time and its bound.
-    pub(crate) fn bounded_seconds(&mut self, what: &str, ours: &Series, bound: f64) {
-        let ours = ours.median();
-        self.0.push(format!(
-            "| {what} | {ours:.2} s | bound: {bound:.2} s | {:.2} x the bound |",
-            ours / bound
-        ));
-    }
-
-    /// Adds a size and its bound.
+    /// Adds a size in bytes and its bound.
     #[expect(clippy::cast_precision_loss, reason = "for display")]
     pub(crate) fn bytes(&mut self, what: &str, bytes: u64, bound: u64) {
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        self.bounded(Unit::Mebibytes, what, bytes as f64, bound as f64);
+    }
+
+    fn row(
+        &mut self,
+        unit: Unit,
+        what: &str,
+        (ours, theirs): (f64, f64),
+        (peer, of): (&str, &str),
+    ) {
         self.0.push(format!(
-            "| {what} | {:.1} MiB | bound: {:.2} MiB | {:.2} x the bound |",
-            mib(bytes),
-            mib(bound),
-            mib(bytes) / mib(bound)
+            "| {what} | {} | {peer}: {} | {:.2} x {of} |",
+            unit.show(ours),
+            unit.show(theirs),
+            ours / theirs
         ));
     }
 }
