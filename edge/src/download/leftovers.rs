@@ -32,17 +32,22 @@ impl Downloads {
     /// Deletes leftovers that are too old or too many, until the process ends.
     pub async fn mind_leftovers(self) {
         let ending = self.0.tasks.token();
+        let mut last_round = clock::now();
         let mut rounds = interval(INTERVAL);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while ending.run_until_cancelled(rounds.tick()).await.is_some() {
             let running = self.0.running.lock().keys().copied().collect();
             let (cache, config) = (self.0.cache.clone(), self.0.config.leftovers);
-            drop(spawn_blocking(move || sweep(&cache, config, &running)).await);
+            let sweeping = spawn_blocking(move || sweep(&cache, config, &running, last_round));
+            drop(sweeping.await);
+            last_round = clock::now();
         }
     }
 }
 
-fn sweep(cache: &Cache, config: LeftoverConfig, running: &HashSet<Digest>) {
+/// Deletes what is too old or too many, and what is of no use and was written before `before`: later ones are just being
+/// written by whoever keeps a manifest, or by a download that began since.
+fn sweep(cache: &Cache, config: LeftoverConfig, running: &HashSet<Digest>, before: SystemTime) {
     let mut leftovers = cache.partials();
     leftovers.retain(|entry| !running.contains(&entry.digest));
     // A download may use one before it is deleted; then its file is locked, or has a new age.
@@ -50,7 +55,7 @@ fn sweep(cache: &Cache, config: LeftoverConfig, running: &HashSet<Digest>) {
         delete(cache, &digest, |_| true);
     }
     for entry in cache.partials() {
-        if !running.contains(&entry.digest) {
+        if entry.modified < before && !running.contains(&entry.digest) {
             delete(cache, &entry.digest, |partial| {
                 Journal::read(partial).is_none()
             });

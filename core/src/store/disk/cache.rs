@@ -19,7 +19,7 @@ use crate::body::Body;
 use crate::location::key::{Folder, Key};
 use crate::oci::digest::{Algorithm, Digest, Hasher};
 
-use super::{Disk, HASH_READ_BYTES, durable, open_locked, seal};
+use super::{Disk, HASH_READ_BYTES, LockError, durable, open_locked, seal};
 
 /// A blob, open for reading; it can be read to its end also after it was deleted.
 #[derive(Clone, Debug)]
@@ -50,6 +50,9 @@ pub struct Entry {
     /// When it was read last, as far as the file system keeps count.
     pub accessed: SystemTime,
 }
+
+/// How often a partial that is deleted while it is opened is created again.
+const OPEN_TRIES: u32 = 100;
 
 // === impl Disk ===
 
@@ -107,7 +110,14 @@ impl Disk {
     /// Opens the partial of a digest, empty or as an earlier process left it; fails with `WouldBlock` while it is open.
     pub fn partial(&self, digest: &Digest) -> io::Result<Partial> {
         let path = self.path(Key::Download(digest));
-        let (file, _size) = open_locked(&path, true)?;
+        let mut tries = OPEN_TRIES;
+        let (file, _size) = loop {
+            match open_locked(&path, true) {
+                // Whoever took it for a leftover deleted it between opening and locking.
+                Err(LockError::Gone) if tries > 0 => tries -= 1,
+                opened => break opened?,
+            }
+        };
         Ok(Partial {
             file: Arc::new(file),
             path,

@@ -1,6 +1,8 @@
 mod crash;
 
 use std::future::{Ready, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
@@ -104,6 +106,25 @@ async fn an_open_blob_outlives_its_deletion() {
     disk.remove_blob(&digest).unwrap();
     let body = blob.body(100..300_000).collect().await.unwrap();
     assert_eq!(body.to_bytes(), content.slice(100..));
+}
+
+#[test]
+fn a_partial_can_be_opened_while_leftovers_are_deleted() {
+    let root = TempDir::new().unwrap();
+    let disk = Disk::open(root.path()).unwrap();
+    let digest = Algorithm::Sha256.digest(b"x");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                disk.remove_partial(&digest).unwrap();
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let failed = (0..2_000).find_map(|_| disk.partial(&digest).err());
+        is_over.store(true, Ordering::Relaxed);
+        assert!(failed.is_none(), "{failed:?}");
+    });
 }
 
 #[test]
