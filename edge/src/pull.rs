@@ -2,11 +2,15 @@
 //!
 //! What: resolve (does this repository link this digest?), then the cache, or a download that is joined or started.
 //!
+//! What only a miss needs is in a box of its own, so that a hit does not carry it about.
+//!
 //! Invariant: a cached blob is given for a repository only if that repository is known, or was just found, to link it.
 //! Failure: [`OriginError`]. Cancellation: a client that leaves ends its own read only.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{AGE, HeaderValue};
 use http::{HeaderMap, Response};
 use outport_core::body::Body;
@@ -85,10 +89,7 @@ impl Pull {
             size: bytes.len() as u64,
             content_type: manifest.content_type,
         };
-        let slice = |at: u64| usize::try_from(at).unwrap_or(bytes.len());
-        let mut response = content.answer(headers, fetch, |range| {
-            bytes.slice(slice(range.start)..slice(range.end)).into()
-        });
+        let mut response = content.answer(headers, fetch, |range| part(&bytes, range));
         if let Some(age) = age {
             let age = HeaderValue::from(age.as_secs());
             response.headers_mut().insert(AGE, age);
@@ -102,8 +103,8 @@ impl Pull {
             return answer;
         }
         match wanted.fetch {
-            Fetch::Head => self.missing_blob_head(wanted).await,
-            Fetch::Get => self.missing_blob(wanted).await,
+            Fetch::Head => Box::pin(self.missing_blob_head(wanted)).await,
+            Fetch::Get => Box::pin(self.missing_blob(wanted)).await,
         }
     }
 
@@ -113,12 +114,16 @@ impl Pull {
         let served = if self.resolver.known_blob(repo, digest).await.is_some() {
             Served::Hit
         } else {
-            match self.resolver.blob_link(repo, digest).await {
+            match Box::pin(self.resolver.blob_link(repo, digest)).await {
                 Ok(_) => Served::Revalidated,
                 Err(error) => return Some(Err(error)),
             }
         };
         match found {
+            Found::Held(bytes) => {
+                let read = |range| part(&bytes, range);
+                Some(Ok((wanted.answer(bytes.len() as u64, read), served)))
+            }
             Found::Sound(blob) => {
                 let read = |range| Body::file(Arc::clone(&blob.file), range);
                 Some(Ok((wanted.answer(blob.size, read), served)))
@@ -200,7 +205,7 @@ impl Pull {
 // === impl Wanted ===
 
 impl Wanted<'_> {
-    fn answer(&self, size: u64, read: impl Fn(std::ops::Range<u64>) -> Body) -> Response<Body> {
+    fn answer(&self, size: u64, read: impl Fn(Range<u64>) -> Body) -> Response<Body> {
         let content = Content {
             digest: *self.digest,
             size,
@@ -208,6 +213,13 @@ impl Wanted<'_> {
         };
         content.answer(self.headers, self.fetch, read)
     }
+}
+
+/// Returns a range of bytes that lies within them.
+fn part(bytes: &Bytes, range: Range<u64>) -> Body {
+    let [start, end] =
+        [range.start, range.end].map(|at| usize::try_from(at).unwrap_or(bytes.len()));
+    bytes.slice(start..end).into()
 }
 
 const fn served(role: Role) -> Served {

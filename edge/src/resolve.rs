@@ -109,7 +109,7 @@ impl Resolver {
             let (resolver, key) = (self.clone(), key.clone());
             async move { resolver.ask_manifest(&key.0, &key.1).await }
         };
-        let (answer, role) = self.manifests.ask(key.clone(), question).await;
+        let (answer, role) = Box::pin(self.manifests.ask(key.clone(), question)).await;
         let mut resolved = answer.unwrap_or(Err(OriginError::Ending))?;
         if (resolved.served, role) == (Served::Miss, Role::Joined) {
             resolved.served = Served::Collapsed;

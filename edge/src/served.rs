@@ -30,6 +30,18 @@ pub enum Served {
 // === impl Served ===
 
 impl Served {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Hit,
+        Self::Revalidated,
+        Self::Miss,
+        Self::Sibling,
+        Self::Collapsed,
+        Self::Stale,
+        Self::Passed,
+        Self::Local,
+    ];
+
     /// Returns the word in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -27,8 +27,8 @@ pub struct Service(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// What this cache is called in `Cache-Status`.
-    cache_name: String,
+    /// What this cache says in `Cache-Status`.
+    cache_status: Vec<(Served, HeaderValue)>,
     pull: Pull,
     resolver: Resolver,
     metrics: RequestMetrics,
@@ -42,8 +42,12 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 impl Service {
     /// Returns the service of the edge called `name`.
     pub fn new(name: &str, pull: Pull, resolver: Resolver, metrics: RequestMetrics) -> Self {
+        let member = |served: Served| {
+            let member = format!("outport-{name}; {}", served.cache_status()?);
+            Some((served, HeaderValue::try_from(member).ok()?))
+        };
         Self(Arc::new(Inner {
-            cache_name: format!("outport-{name}"),
+            cache_status: Served::ALL.into_iter().filter_map(member).collect(),
             pull,
             resolver,
             metrics,
@@ -107,7 +111,8 @@ impl Service {
                 self.0.pull.blob(wanted).await
             }
             _ => {
-                let response = forward(&self.0.resolver, route, hops, request).await?;
+                let forwarding = forward(&self.0.resolver, route, hops, request);
+                let response = Box::pin(forwarding).await?;
                 Ok((response, Served::Passed))
             }
         }
@@ -121,11 +126,9 @@ impl Service {
         served: Served,
     ) -> Response<Body> {
         let headers = response.headers_mut();
-        if let Some(parameters) = served.cache_status() {
-            let member = format!("{}; {parameters}", self.0.cache_name);
-            if let Ok(member) = HeaderValue::try_from(member) {
-                headers.append(CACHE_STATUS, member);
-            }
+        let mut members = self.0.cache_status.iter();
+        if let Some((_, member)) = members.find(|(of, _)| *of == served) {
+            headers.append(CACHE_STATUS, member.clone());
         }
         if served == Served::Stale {
             let warning = HeaderValue::from_static("110 - \"Response is Stale\"");

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::slice;
 
+use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue,
 };
@@ -16,7 +17,7 @@ use crate::net::respond::{DOCKER_CONTENT_DIGEST, error_response};
 use crate::oci::digest::Digest;
 use crate::oci::error::ErrorCode;
 use crate::oci::multipart::Multipart;
-use crate::oci::range::{Selection, content_range, select, unsatisfied_range};
+use crate::oci::range::{Selection, content_range, etag, select, unsatisfied_range};
 use crate::oci::route::Fetch;
 
 /// What is known of content before it is read.
@@ -49,6 +50,9 @@ enum Kind {
     PreconditionFailed,
     Unsatisfiable,
 }
+
+/// How many headers an answer has room for without another allocation: ours, and what is put upon it on its way out.
+const HEADERS: usize = 12;
 
 // === impl Content ===
 
@@ -152,26 +156,28 @@ impl Content {
     }
 
     fn found(&self, status: StatusCode, length: u64, body: Body) -> Response<Body> {
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
+        let mut headers = HeaderMap::with_capacity(HEADERS);
         // The quoted digest is the entity tag; without the quotes, the digest.
-        let etag = format!("\"{}\"", self.digest);
-        set(
-            &mut response,
-            DOCKER_CONTENT_DIGEST,
-            &etag[1..etag.len() - 1],
-        );
-        set(&mut response, ETAG, &etag);
-        let headers = response.headers_mut();
+        let etag = Bytes::from(etag(&self.digest));
+        let digest = etag.slice(1..etag.len() - 1);
+        for (name, value) in [(DOCKER_CONTENT_DIGEST, digest), (ETAG, etag)] {
+            // Digests make valid values.
+            if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+                headers.insert(name, value);
+            }
+        }
         headers.insert(CONTENT_TYPE, self.content_type.clone());
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
         response
     }
 }
 
 fn set(response: &mut Response<Body>, name: HeaderName, value: &str) {
-    // Digests and numbers make valid values.
+    // Numbers make valid values.
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
     }
@@ -181,7 +187,6 @@ fn set(response: &mut Response<Body>, name: HeaderName, value: &str) {
 mod tests {
     use super::*;
     use crate::oci::digest::Algorithm;
-    use crate::oci::range::etag;
     use http::header::{IF_MATCH, IF_NONE_MATCH, RANGE};
 
     const TEXT: &[u8] = b"0123456789";

@@ -53,6 +53,10 @@ pub const MAX_PARTS: usize = 1024;
 ///
 /// The order of the conditions is that of RFC 9110 section 13.2.2.
 pub fn select(headers: &HeaderMap, fetch: Fetch, digest: &Digest, size: u64) -> Selection {
+    let conditions = [IF_MATCH, IF_NONE_MATCH, RANGE];
+    if !conditions.iter().any(|name| headers.contains_key(name)) {
+        return Selection::Full;
+    }
     let digest = digest.to_string();
     if headers.contains_key(IF_MATCH) && !any_tag(headers, &IF_MATCH, |tag| tag.is(&digest)) {
         return Selection::PreconditionFailed;

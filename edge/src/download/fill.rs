@@ -95,7 +95,7 @@ impl Fill<'_> {
         };
         // It may have come in since whoever asked for it looked.
         match self.parts.cache.blob(self.digest).await {
-            Some(Found::Sound(_)) => return Ended::Early(Head::Here),
+            Some(Found::Held(_) | Found::Sound(_)) => return Ended::Early(Head::Here),
             Some(Found::Doubtful(blob)) => return self.verify(blob, head).await,
             None => {}
         }

@@ -96,3 +96,35 @@ async fn what_rots_without_a_trace_is_found() {
     assert_eq!(rig.origin.seen(&Method::GET, &path).len(), 2);
     rig.edge.stop().await;
 }
+
+#[tokio::test]
+async fn a_small_blob_that_rotted_is_given_to_nobody() {
+    let rig = Rig::new().await;
+    let blob = content(1_000, 5);
+    let file = cached(&rig, &blob).await;
+    let path = blob_path("a", &blob);
+    write(&file, b"rotten", 500);
+    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    assert_eq!(
+        rig.edge.metric("outport_edge_cache_damaged_total"),
+        Some(1.0)
+    );
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_small_blob_is_held_in_memory() {
+    let rig = Rig::new().await;
+    let blob = content(1_000, 6);
+    let file = cached(&rig, &blob).await;
+    let path = blob_path("a", &blob);
+    rig.edge.get(&path).await.is(200, &blob, "hit");
+    write(&file, b"rotten", 500);
+    rig.edge.get(&path).await.is(200, &blob, "hit");
+    let part = rig.edge.get_range(&path, "bytes=10-19").await;
+    part.is(206, &blob[10..20], "hit");
+    rig.edge.head(&path).await.is(200, b"", "hit");
+    let elsewhere = blob_path("b", &blob);
+    assert_eq!(rig.edge.get(&elsewhere).await.status, 404);
+    rig.edge.stop().await;
+}

@@ -47,6 +47,9 @@ const BUFFER_BYTES: usize = 128 * 1024;
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
+/// How many lines of a head hyper takes unless it is told.
+const HTTP1_MAX_HEADERS: usize = 100;
+
 /// How many HTTP/2 streams a client may have reset before their requests were looked at (rapid reset, CVE-2023-44487), and
 /// how many it may make us reset by its mistakes (CVE-2025-8671); one more, and the connection ends.
 const HTTP2_EARLY_RESETS: usize = 20;
@@ -330,9 +333,12 @@ fn http1_builder(config: &Config) -> http1::Builder {
         .timer(TokioTimer::new())
         // The watch does this, and tells a slow head from an idle connection.
         .header_read_timeout(None)
-        .max_headers(config.max_headers)
         .max_header_size(config.max_header_bytes)
         .max_buf_size(BUFFER_BYTES.max(config.max_header_bytes));
+    // Said, it costs an allocation for each request, also when it is what hyper would do unsaid.
+    if config.max_headers != HTTP1_MAX_HEADERS {
+        builder.max_headers(config.max_headers);
+    }
     builder
 }
 
