@@ -95,6 +95,15 @@ impl Body {
         Self(Kind::File(FileBody::new(file.into(), range)))
     }
 
+    /// Has a file read in smaller chunks, for a way that holds as much of it again.
+    #[must_use]
+    pub const fn in_small_chunks(mut self) -> Self {
+        if let Kind::File(body) = &mut self.0 {
+            body.in_small_chunks();
+        }
+        self
+    }
+
     /// Returns what a peer sends, broken off when it sends nothing for as long as `stall_timeout`.
     pub fn incoming(body: hyper::body::Incoming, stall_timeout: Duration) -> Self {
         if body.is_end_stream() {

@@ -1,10 +1,18 @@
 //! Certificates, as an operator makes them with OpenSSL.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// A certificate for what listens on loopback, its key, and what clients are to trust: the certificate itself.
 #[derive(Debug)]
@@ -70,6 +78,20 @@ impl Certificate {
         fs::copy(self.certificate(), trusted.path().join("ca.crt")).unwrap();
         trusted
     }
+}
+
+/// Connects to a node under TLS, trusting one certificate.
+pub async fn connect(address: SocketAddr, certificate: &Path) -> TlsStream<TcpStream> {
+    let mut trusted = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_file(certificate).unwrap();
+    trusted.add(certificate).unwrap();
+    let config = ClientConfig::builder()
+        .with_root_certificates(trusted)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    let name = ServerName::from(address.ip());
+    connector.connect(name, stream).await.unwrap()
 }
 
 /// What curl was answered with.

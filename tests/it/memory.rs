@@ -1,11 +1,18 @@
 //! How much memory the nodes use: nothing that grows with the size of a blob.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use futures_util::stream;
 use harness::content::Content;
+use harness::eventually::eventually;
 use harness::node::{Edge, Origin};
 use harness::repository::Repository;
+use harness::tls::{Certificate, connect};
 use http::Method;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 /// What a node may use at most, and what for each stream that is open, in bytes.
 const NODE_MAX: u64 = 64 << 20;
@@ -46,4 +53,71 @@ async fn a_large_blob_takes_little() {
             peak >> 20
         );
     }
+}
+
+/// A connection, plain or under TLS.
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<C: AsyncRead + AsyncWrite + Send + Unpin> Connection for C {}
+
+/// Asks for a blob, takes so much of it bit by bit, and then nothing.
+async fn stall(connection: &mut dyn Connection, path: &str, bytes: u64) {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.unwrap();
+    connection.flush().await.unwrap();
+    let mut piece = vec![0; 16 << 10];
+    for _ in 0..bytes / piece.len() as u64 {
+        connection.read_exact(&mut piece).await.unwrap();
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn stalled_pulls_take_little(secure: bool) {
+    const CLIENTS: u64 = 200;
+    const LAYER_BYTES: u64 = 24 << 20;
+    let certificate = Certificate::new("stalled");
+    let origin = Origin::start().await;
+    let repository = Repository::new(origin.client(), "team/app");
+    let digest = repository.push_content(Content::new(2, LAYER_BYTES)).await;
+    let url = format!("http://{}", origin.address());
+    let sets = certificate.sets();
+    let edge = Edge::start_with(&url, if secure { &sets } else { &[] }).await;
+    let path = format!("/v2/team/app/blobs/{digest}");
+    let open = async || {
+        let connection: Box<dyn Connection> = if secure {
+            Box::new(connect(edge.address(), &certificate.certificate()).await)
+        } else {
+            Box::new(TcpStream::connect(edge.address()).await.unwrap())
+        };
+        connection
+    };
+    // One brings it in.
+    stall(&mut *open().await, &path, LAYER_BYTES).await;
+    let mut connections = Vec::new();
+    for _ in 0..CLIENTS {
+        connections.push(open().await);
+    }
+    let (before, _) = edge.process().memory();
+    let stalling = connections
+        .iter_mut()
+        .map(|connection| stall(&mut **connection, &path, 1 << 20));
+    join_all(stalling).await;
+    let mut last = 0;
+    eventually("no more is taken", async || {
+        let (now, _) = edge.process().memory();
+        std::mem::replace(&mut last, now).eq(&now).then_some(())
+    })
+    .await;
+    let each = last.saturating_sub(before) / CLIENTS;
+    assert!(each <= STREAM_MAX, "each took {} KiB", each >> 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_pull_takes_little() {
+    stalled_pulls_take_little(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_pull_under_tls_takes_little() {
+    stalled_pulls_take_little(true).await;
 }

@@ -1,6 +1,6 @@
 //! A range of an open file as a body.
 //!
-//! What: 256 KiB at a time by `preadv2(RWF_NOWAIT)`, which takes what is in the page cache and never waits for the disk; a
+//! What: 224 KiB at a time by `preadv2(RWF_NOWAIT)`, which takes what is in the page cache and never waits for the disk; a
 //! cold page goes to the blocking pool. Measured against every other way (mmap, sendfile, splice, a pool for all reads):
 //! mmap gains a sixth and costs `unsafe`, SIGBUS and a page fault on the reactor.
 //!
@@ -23,14 +23,24 @@ use parking_lot::Mutex;
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::JoinHandle;
 
-/// How much is read at a time.
-pub(super) const CHUNK_BYTES: usize = 256 * 1024;
+/// Where chunks come from. With what hyper holds besides, a stream that stalls takes 256 KiB.
+pub(super) static CHUNKS: Pool = Pool::of(CHUNK_BYTES);
+
+pub(super) const CHUNK_BYTES: usize = 224 * 1024;
+
+/// Where chunks come from on a way that holds as much itself.
+pub(super) static SMALL_CHUNKS: Pool = Pool::of(64 * 1024);
 
 /// How many buffers that nobody uses are kept.
 const SPARE_BUFFERS: usize = 16;
 
-/// Buffers that nobody uses, each of [`CHUNK_BYTES`].
-static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+/// Buffers of one size that nobody uses.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// How large each is.
+    bytes: usize,
+    spare: Mutex<Vec<Vec<u8>>>,
+}
 
 /// What is left of a range of an open file.
 #[derive(Debug)]
@@ -41,12 +51,14 @@ pub(super) struct FileBody {
     waiting: Option<JoinHandle<io::Result<Bytes>>>,
     /// Whether the file system can say that it would have to wait.
     nowait: bool,
+    chunks: &'static Pool,
 }
 
 /// A buffer, of which `filled` bytes have been read; goes back to the spare ones when it is dropped.
 struct Buffer {
     bytes: Vec<u8>,
     filled: usize,
+    pool: &'static Pool,
 }
 
 // === impl FileBody ===
@@ -58,7 +70,12 @@ impl FileBody {
             range,
             waiting: None,
             nowait: true,
+            chunks: &CHUNKS,
         }
+    }
+
+    pub(super) const fn in_small_chunks(&mut self) {
+        self.chunks = &SMALL_CHUNKS;
     }
 
     pub(super) const fn remaining(&self) -> u64 {
@@ -70,7 +87,7 @@ impl FileBody {
             return Poll::Ready(None);
         }
         if self.waiting.is_none() && self.nowait {
-            match read_chunk(&self.file, &self.range, ReadWriteFlags::NOWAIT) {
+            match read_chunk(self.chunks, &self.file, &self.range, ReadWriteFlags::NOWAIT) {
                 Ok(bytes) => return Poll::Ready(Some(self.take(bytes))),
                 Err(Errno::AGAIN) => {}
                 // Not every file system can say: all reads of this file go to the pool then.
@@ -80,9 +97,9 @@ impl FileBody {
         }
         let waiting = self.waiting.get_or_insert_with(|| {
             let file = Arc::clone(&self.file);
-            let range = self.range.clone();
+            let (chunks, range) = (self.chunks, self.range.clone());
             tokio::task::spawn_blocking(move || {
-                read_chunk(&file, &range, ReadWriteFlags::empty()).map_err(io::Error::from)
+                read_chunk(chunks, &file, &range, ReadWriteFlags::empty()).map_err(io::Error::from)
             })
         });
         let read = ready!(Pin::new(waiting).poll(cx));
@@ -107,16 +124,21 @@ impl FileBody {
 }
 
 /// Reads the first chunk of `range`, or as much of it as is at hand; nothing at the end of the file.
-fn read_chunk(file: &File, range: &Range<u64>, flags: ReadWriteFlags) -> Result<Bytes, Errno> {
+fn read_chunk(
+    pool: &'static Pool,
+    file: &File,
+    range: &Range<u64>,
+    flags: ReadWriteFlags,
+) -> Result<Bytes, Errno> {
     let wanted = usize::try_from(range.end - range.start)
-        .map_or(CHUNK_BYTES, |remaining| remaining.min(CHUNK_BYTES));
-    if wanted < CHUNK_BYTES {
+        .map_or(pool.bytes, |remaining| remaining.min(pool.bytes));
+    if wanted < pool.bytes {
         let mut bytes = vec![0; wanted];
         let filled = read_at(file, &mut bytes, range.start, flags)?;
         bytes.truncate(filled);
         return Ok(bytes.into());
     }
-    let mut buffer = Buffer::take();
+    let mut buffer = pool.take();
     buffer.filled = read_at(file, &mut buffer.bytes, range.start, flags)?;
     Ok(Bytes::from_owner(buffer))
 }
@@ -132,17 +154,27 @@ fn read_at(
     })
 }
 
-// === impl Buffer ===
+// === impl Pool ===
 
-impl Buffer {
-    fn take() -> Self {
-        let spare = SPARE.lock().pop();
+impl Pool {
+    const fn of(bytes: usize) -> Self {
         Self {
-            bytes: spare.unwrap_or_else(|| vec![0; CHUNK_BYTES]),
+            bytes,
+            spare: Mutex::new(Vec::new()),
+        }
+    }
+
+    fn take(&'static self) -> Buffer {
+        let spare = self.spare.lock().pop();
+        Buffer {
+            bytes: spare.unwrap_or_else(|| vec![0; self.bytes]),
             filled: 0,
+            pool: self,
         }
     }
 }
+
+// === impl Buffer ===
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
@@ -152,7 +184,7 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut spare = SPARE.lock();
+        let mut spare = self.pool.spare.lock();
         if spare.len() < SPARE_BUFFERS {
             spare.push(std::mem::take(&mut self.bytes));
         }

@@ -49,16 +49,13 @@ async fn a_file_is_read_whole_and_by_ranges() {
         5..2 * file::CHUNK_BYTES + 5,
         9..9,
     ] {
-        let body = Body::file(Arc::clone(&file), range.start as u64..range.end as u64);
-        assert_eq!(
-            body.size_hint().exact(),
-            Some(range.len() as u64),
-            "{range:?}"
-        );
-        assert!(
-            read(body).await.unwrap() == bytes[range.clone()],
-            "{range:?}"
-        );
+        let whole = || Body::file(Arc::clone(&file), range.start as u64..range.end as u64);
+        for body in [whole(), whole().in_small_chunks()] {
+            let length = body.size_hint().exact();
+            assert_eq!(length, Some(range.len() as u64), "{range:?}");
+            let read = read(body).await.unwrap();
+            assert!(read == bytes[range.clone()], "{range:?}");
+        }
     }
 }
 

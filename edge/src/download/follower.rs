@@ -118,7 +118,9 @@ impl Follower {
     }
 
     fn read_file(&mut self, range: Range<u64>) {
-        self.piece = Some(Body::file(Arc::clone(self.landing.file()), range).into_stream());
+        // Whoever sends it cannot say what else it holds.
+        let piece = Body::file(Arc::clone(self.landing.file()), range).in_small_chunks();
+        self.piece = Some(piece.into_stream());
     }
 
     /// Gives the landing up and goes on from where it stands.

@@ -39,9 +39,12 @@ use crate::net::respond::chain;
 use crate::net::tls::Tls;
 use crate::tasks::Tasks;
 
-/// How much of a body hyper gathers before it waits for the socket: less than one chunk of a file, so that each response
-/// holds one chunk in memory and not two.
-const BUFFER_BYTES: usize = 128 * 1024;
+/// How much of a body hyper gathers before it waits for the socket. It takes another chunk of a file when less than this is
+/// left of the last one, so this is how much more than one chunk a response holds in memory.
+const BUFFER_BYTES: usize = 32 * 1024;
+
+/// How much HTTP/2 holds of a stream that its client does not take.
+const HTTP2_SEND_BYTES: usize = 128 * 1024;
 
 /// How much a client may send, or be sent, ahead in HTTP/2; sized for 100 ms at 80 MB/s.
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 8 << 20;
@@ -352,7 +355,7 @@ fn http2_builder(config: &Config, streams: Streams) -> http2::Builder<Streams> {
         .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(HTTP2_EARLY_RESETS)
         .max_local_error_reset_streams(HTTP2_MISTAKES)
-        .max_send_buf_size(BUFFER_BYTES)
+        .max_send_buf_size(HTTP2_SEND_BYTES)
         .keep_alive_interval(config.idle_timeout / 3)
         .keep_alive_timeout(config.header_timeout);
     builder

@@ -158,8 +158,13 @@ impl Exchange {
         {
             self.outcome = Outcome::Finished;
         }
+        let is_encrypted = self.server.0.tls.is_some();
         response.map(|body| SentBody {
-            body,
+            body: if is_encrypted {
+                body.in_small_chunks()
+            } else {
+                body
+            },
             exchange: self,
         })
     }

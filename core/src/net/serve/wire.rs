@@ -22,7 +22,7 @@ use super::activity::Activity;
 use super::socket::Handle;
 
 /// How much of a connection is encrypted ahead of what the socket takes.
-const TLS_BUFFER_BYTES: usize = 128 * 1024;
+const TLS_BUFFER_BYTES: usize = 64 * 1024;
 
 /// A connection's TCP.
 #[derive(Debug)]
