@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 use outport_core::body::Body;
 use outport_core::net::respond::error_response;
 use outport_core::oci::error::{ApiError, ErrorCode};
+use outport_core::oci::route::Route;
 
 use crate::source::{OriginError, Refusal};
 
@@ -20,10 +21,16 @@ const TURN_RETRY: Duration = Duration::from_secs(1);
 const CONFIG_RETRY: Duration = Duration::from_mins(1);
 
 /// Returns the response to a request that could not be served.
-pub fn origin_error(error: OriginError) -> Response<Body> {
-    match error {
-        OriginError::Refused(refusal) => refused(&refusal),
-        error => error_response(&error.into()),
+pub fn origin_error(error: OriginError, route: &Route) -> Response<Body> {
+    match (error, route) {
+        (OriginError::Refused(refusal), _) => refused(&refusal),
+        // What an origin would say of it.
+        (error @ OriginError::RequestBody(_), Route::PushManifest { .. }) => error_response(
+            &ApiError::new(ErrorCode::ManifestInvalid)
+                .with_message("the manifest broke off")
+                .with_source(error),
+        ),
+        (error, _) => error_response(&error.into()),
     }
 }
 
@@ -62,7 +69,7 @@ impl From<OriginError> for ApiError {
                 Some(TURN_RETRY),
             ),
             OriginError::RequestBody(_) => {
-                (ErrorCode::BadRequest, "the request's body broke off", None)
+                (ErrorCode::BlobUploadInvalid, "the content broke off", None)
             }
         };
         let answer = Self::new(code).with_message(message).with_source(error);

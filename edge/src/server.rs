@@ -72,7 +72,7 @@ impl Service {
         };
         let (mut response, served) = match self.answer(&route, hops, request).await {
             Ok(answer) => answer,
-            Err(error) => (origin_error(error), Served::Local),
+            Err(error) => (origin_error(error, &route), Served::Local),
         };
         if let Some(timing) = served.timing(began.elapsed()) {
             response.headers_mut().append(SERVER_TIMING, timing);

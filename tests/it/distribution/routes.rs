@@ -13,7 +13,8 @@ at_each_door!(
     bad_digests,
     bad_tags,
     bad_parameters,
-    malformed_requests
+    malformed_requests,
+    broken_chunks
 );
 
 async fn unknown_paths(registry: &Registry) {
@@ -201,7 +202,9 @@ async fn malformed_requests(registry: &Registry) {
         "GET /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
         "GET /v2/ HTTP/1.1\r\nHost: a\r\nBad Header: x\r\n\r\n",
         "NONSENSE\r\n\r\n",
-        "GET /v2/\0 HTTP/1.1\r\n\r\n",
+        "GET /v2/\0 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /v2/ HTTP/1.1\r\n\r\n",
+        "GET /v2/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
     ] {
         let mut raw = Raw::connect(registry.address()).await;
@@ -214,4 +217,24 @@ async fn malformed_requests(registry: &Registry) {
         );
     }
     registry.get("/v2/").send().await.expect(200);
+}
+
+async fn broken_chunks(registry: &Registry) {
+    let repository = registry.repository("team/broken");
+    let upload = repository.start_upload().await;
+    for (line, code) in [
+        (
+            "PUT /v2/team/broken/manifests/tag".to_owned(),
+            "MANIFEST_INVALID",
+        ),
+        (format!("PATCH {upload}"), "BLOB_UPLOAD_INVALID"),
+    ] {
+        let mut raw = Raw::connect(registry.address()).await;
+        let head = format!("{line} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        raw.write(&format!("{head}no length\r\n")).await.unwrap();
+        let reply = raw.reply().await;
+        assert_eq!(reply.status, Some(400), "{line}: {reply:?}");
+        let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(body["errors"][0]["code"], code, "{line}");
+    }
 }

@@ -16,7 +16,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::header::HOST;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -30,7 +32,7 @@ use crate::body::Body;
 use crate::net::respond::{
     API_VERSION, DOCKER_DISTRIBUTION_API_VERSION, Note, chain, error_response,
 };
-use crate::oci::error::ErrorCode;
+use crate::oci::error::{ApiError, ErrorCode};
 
 /// The address a request came from, among its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +93,7 @@ where
         let exchange = Exchange::start(self, &request);
         let config = &self.server.0.config;
         let (head, body) = request.into_parts();
+        let is_addressed = is_addressed(&head);
         let body = Body::incoming(body, config.body_stall_timeout);
         let (body, lent) = self.lender.lend(&head, body);
         let mut request = Request::from_parts(head, body);
@@ -98,9 +101,14 @@ where
         request.extensions_mut().insert(exchange.id);
         let service = self.service.clone();
         Box::pin(async move {
-            let answered = AssertUnwindSafe(async move { service(request).await })
-                .catch_unwind()
-                .await;
+            let answering = async move {
+                if is_addressed {
+                    return service(request).await;
+                }
+                let error = ApiError::new(ErrorCode::BadRequest);
+                error_response(&error.with_message("a request names one Host"))
+            };
+            let answered = AssertUnwindSafe(answering).catch_unwind().await;
             let mut response =
                 answered.unwrap_or_else(|_panic| error_response(&ErrorCode::Internal.into()));
             if let Some(lent) = lent {
@@ -109,6 +117,12 @@ where
             Ok(exchange.respond(response))
         })
     }
+}
+
+/// Whether a request says for whom it is, and not for two: who does not may be smuggled in behind another (RFC 9112 section 3.2).
+fn is_addressed(head: &Parts) -> bool {
+    let hosts = head.headers.get_all(HOST).iter().count();
+    hosts == 1 || (hosts == 0 && head.version != Version::HTTP_11)
 }
 
 // === impl Exchange ===
