@@ -14,6 +14,7 @@
 mod attack;
 mod bucket;
 mod cache;
+mod crowd;
 mod edge;
 mod load;
 mod nginx;
@@ -30,6 +31,7 @@ use tempfile::TempDir;
 
 use attack::edge_under_attack;
 use bucket::origin_over_bucket;
+use crowd::crowd_at_cold_edge;
 use edge::edge_beside_origin;
 use peer::DockerRegistry;
 use serve::edge_beside_nginx;
@@ -40,7 +42,9 @@ const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
 /// What can be run by itself.
-const PARTS: [&str; 6] = ["origin", "edge", "serve", "bucket", "attack", "cache"];
+const PARTS: [&str; 7] = [
+    "origin", "edge", "crowd", "serve", "bucket", "attack", "cache",
+];
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
@@ -58,6 +62,9 @@ async fn main() {
     }
     if is_wanted("edge") {
         edge_beside_origin(&mut table, directory.path(), rounds).await;
+    }
+    if is_wanted("crowd") {
+        crowd_at_cold_edge(&mut table, directory.path(), rounds).await;
     }
     if is_wanted("serve") {
         edge_beside_nginx(&mut table, directory.path(), rounds).await;

@@ -139,6 +139,18 @@ pub(crate) fn pull_checked(address: SocketAddr, repository: &str, layer: &Layer)
     seconds
 }
 
+/// Pulls a layer; returns the seconds until its first bytes were here.
+pub(crate) fn first_byte(address: SocketAddr, repository: &str, layer: &Layer) -> f64 {
+    let begin = Instant::now();
+    let mut first = None;
+    pull_to(address, repository, layer, |bytes| {
+        if !bytes.is_empty() {
+            first.get_or_insert_with(|| begin.elapsed().as_secs_f64());
+        }
+    });
+    first.unwrap_or_default()
+}
+
 fn pull_to(
     address: SocketAddr,
     repository: &str,
