@@ -129,13 +129,18 @@ impl Cache {
     /// Returns a blob, in memory or open, or none when it is not here.
     pub async fn blob(&self, digest: &Digest) -> Option<Found> {
         let (size, trust) = self.0.table.lock().touch(digest)?;
-        if size > HELD_BYTES_MAX {
-            return self.opened(digest, size, trust).await;
+        if size <= HELD_BYTES_MAX {
+            return self.held(digest, size, trust).await.map(Found::Held);
         }
-        self.held(digest, size, trust).await.map(Found::Held)
+        let (blob, trust) = self.opened(digest, size, trust).await?;
+        Some(match trust {
+            Trust::Verified => Found::Sound(blob),
+            Trust::Unverified => Found::Doubtful(blob),
+        })
     }
 
-    async fn opened(&self, digest: &Digest, size: u64, trust: Trust) -> Option<Found> {
+    /// Returns the file of a blob that the table has, and how far it is trusted now that it was looked at.
+    async fn opened(&self, digest: &Digest, size: u64, trust: Trust) -> Option<(BlobFile, Trust)> {
         let kept = self.0.open.get(digest);
         let is_kept = kept.is_some();
         let opened = match kept {
@@ -147,10 +152,10 @@ impl Cache {
                 if !is_kept {
                     self.0.open.insert(*digest, blob.clone());
                 }
-                Some(Found::Sound(blob))
+                Some((blob, Trust::Verified))
             }
             Ok(Some((_, blob))) if blob.file.metadata().is_ok_and(|file| file.len() == size) => {
-                Some(Found::Doubtful(blob))
+                Some((blob, Trust::Unverified))
             }
             Ok(found) => {
                 tracing::warn!(%digest, expected_bytes = size, is_there = found.is_some(), "cached file cut off or gone, forgotten");
@@ -216,11 +221,8 @@ impl Cache {
     }
 
     async fn take_in(&self, digest: &Digest, size: u64, trust: Trust) -> Option<Bytes> {
-        let blob = match self.opened(digest, size, trust).await? {
-            Found::Held(content) => return Some(content),
-            // It is hashed here, so a doubtful one does.
-            Found::Sound(blob) | Found::Doubtful(blob) => blob,
-        };
+        // It is hashed here, so one that is not trusted does.
+        let (blob, _) = self.opened(digest, size, trust).await?;
         let read = spawn_blocking(move || read_whole(&blob)).await.ok()?;
         match read {
             // Small enough to be looked at again, so what rotted on disk is not served.

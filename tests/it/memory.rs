@@ -1,7 +1,5 @@
 //! How much memory the nodes use: nothing that grows with the size of a blob.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use futures_util::stream;
 use harness::content::Content;
@@ -12,7 +10,7 @@ use harness::tls::{Certificate, connect};
 use http::Method;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::task::yield_now;
 
 /// What a node may use at most, and what for each stream that is open, in bytes.
 const NODE_MAX: u64 = 64 << 20;
@@ -68,7 +66,7 @@ async fn stall(connection: &mut dyn Connection, path: &str, bytes: u64) {
     let mut piece = vec![0; 16 << 10];
     for _ in 0..bytes / piece.len() as u64 {
         connection.read_exact(&mut piece).await.unwrap();
-        sleep(Duration::from_millis(1)).await;
+        yield_now().await;
     }
 }
 

@@ -23,20 +23,21 @@ use parking_lot::Mutex;
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::JoinHandle;
 
-/// Where chunks come from. With what hyper holds besides, a stream that stalls takes 256 KiB.
-pub(super) static CHUNKS: Pool = Pool::of(CHUNK_BYTES);
-
+/// How much is read at a time. With what hyper holds besides, a stream that stalls takes 256 KiB.
 pub(super) const CHUNK_BYTES: usize = 224 * 1024;
 
+/// Where chunks come from.
+static CHUNKS: Pool = Pool::of(CHUNK_BYTES);
+
 /// Where chunks come from on a way that holds as much itself.
-pub(super) static SMALL_CHUNKS: Pool = Pool::of(64 * 1024);
+static SMALL_CHUNKS: Pool = Pool::of(64 * 1024);
 
 /// How many buffers that nobody uses are kept.
 const SPARE_BUFFERS: usize = 16;
 
 /// Buffers of one size that nobody uses.
 #[derive(Debug)]
-pub(super) struct Pool {
+struct Pool {
     /// How large each is.
     bytes: usize,
     spare: Mutex<Vec<Vec<u8>>>,

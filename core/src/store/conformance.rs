@@ -22,7 +22,9 @@ use http_body_util::BodyExt as _;
 use uuid::Uuid;
 
 use crate::oci::digest::{Algorithm, Digest};
-use crate::store::{Appended, Content, ContentStore, Staged, StagedRecord};
+use crate::store::{
+    AppendError, Appended, CommitError, Content, ContentStore, Staged, StagedRecord,
+};
 
 /// Two instances over one storage.
 #[derive(Clone, Debug)]
@@ -126,6 +128,21 @@ fn thawed(staged: &Staged) -> Staged {
     let record = serde_json::to_string(&staged.to_record()).unwrap();
     let record: StagedRecord = serde_json::from_str(&record).unwrap();
     record.try_into().unwrap()
+}
+
+/// Nothing can be done with what is staged: its bytes are not here.
+async fn assert_gone(stores: &Instances, staged: Staged) {
+    let digest = staged.digest();
+    let appended = stores
+        .one
+        .append(staged.clone(), frames(b"more", 4), None)
+        .await;
+    assert!(
+        matches!(appended.outcome, Err(AppendError::Gone)),
+        "{appended:?}"
+    );
+    let committed = stores.one.commit(staged, &digest).await;
+    assert!(matches!(committed, Err(CommitError::Gone)), "{committed:?}");
 }
 
 async fn commit_and_read(stores: &Instances, staged: Staged, content: &Bytes) {

@@ -118,18 +118,18 @@ impl Follower {
     }
 
     fn read_file(&mut self, range: Range<u64>) {
-        // Whoever sends it cannot say what else it holds.
-        let piece = Body::file(Arc::clone(self.landing.file()), range).in_small_chunks();
-        self.piece = Some(piece.into_stream());
+        self.piece = Some(self.file(range).into_stream());
+    }
+
+    /// Returns bytes that have landed; in small chunks, as nobody knows what whoever sends them holds besides.
+    fn file(&self, range: Range<u64>) -> Body {
+        Body::file(Arc::clone(self.landing.file()), range).in_small_chunks()
     }
 
     /// Gives the landing up and goes on from where it stands.
     async fn leave(&mut self, position: Position) -> io::Result<()> {
         let written_to = position.offset.clamp(self.range.start, self.range.end);
-        let before = Body::file(
-            Arc::clone(self.landing.file()),
-            self.range.start..written_to,
-        );
+        let before = self.file(self.range.start..written_to);
         let rest = self
             .through
             .resume(before, position, self.range.clone())

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, future, stream};
 use uuid::Uuid;
 
-use super::{Instances, all, append, commit_and_read, frames, fresh, stage, thawed};
+use super::{Instances, all, append, assert_gone, commit_and_read, frames, fresh, stage, thawed};
 use crate::oci::digest::Algorithm;
-use crate::store::{AppendError, CommitError, Content, Staged, StagedRecord};
+use crate::store::{AppendError, Content, StagedRecord};
 
 /// Several appends and a commit publish their bytes.
 pub async fn small_chunks(stores: &Instances) {
@@ -196,18 +196,7 @@ pub async fn gone(stores: &Instances) {
         ..staged.to_record()
     };
     stores.one.discard(staged).await.unwrap();
-    let staged = Staged::try_from(record).unwrap();
-    let digest = staged.digest();
-    let appended = stores
-        .one
-        .append(staged.clone(), frames(b"more", 4), None)
-        .await;
-    assert!(
-        matches!(appended.outcome, Err(AppendError::Gone)),
-        "{appended:?}"
-    );
-    let committed = stores.one.commit(staged, &digest).await;
-    assert!(matches!(committed, Err(CommitError::Gone)), "{committed:?}");
+    assert_gone(stores, record.try_into().unwrap()).await;
 }
 
 async fn break_off(stores: &Instances, size: usize, broken_at: usize) {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future;
 
-use super::{Instances, all, append, commit_and_read, frames, fresh, read, stage, thawed};
+use super::{
+    Instances, all, append, assert_gone, commit_and_read, frames, fresh, read, stage, thawed,
+};
 use crate::oci::digest::Algorithm;
 use crate::store::{AppendError, CommitError, ContentStore};
 
@@ -194,19 +196,7 @@ pub async fn discard(stores: &Instances) {
         stores.other.discard(thawed(&staged)).await.unwrap();
         stores.one.discard(staged.clone()).await.unwrap();
         stores.one.discard(stage(Algorithm::Sha256)).await.unwrap();
-        let appended = stores
-            .one
-            .append(staged.clone(), frames(b"more", 4), None)
-            .await;
-        assert!(
-            matches!(appended.outcome, Err(AppendError::Gone)),
-            "{appended:?}"
-        );
-        let committed = stores
-            .one
-            .commit(staged, &Algorithm::Sha256.digest(&content))
-            .await;
-        assert!(matches!(committed, Err(CommitError::Gone)), "{committed:?}");
+        assert_gone(stores, staged).await;
     }
 }
 
