@@ -25,12 +25,12 @@ const BELOW_BOUND: f64 = 5.0;
 const SEED: u64 = 1;
 
 /// Replays everything, measures the rest, and returns what came out as a table.
-pub(crate) fn report() -> String {
+pub(crate) async fn report() -> String {
     let mut text = String::new();
     for trace in trace::all(SEED) {
         replay_all(&trace, &mut text);
     }
-    text.push_str(&ready::report());
+    text.push_str(&ready::report().await);
     text
 }
 

@@ -190,7 +190,7 @@ async fn cold_edge(origin: SocketAddr) -> Edge {
 
 /// Lets the disk finish, and has the memory that is free be there: a virtual machine gets pages from its host when it touches
 /// them first, which takes longer than to fill them, and a pull through an edge needs twice as many as one without.
-fn settle() {
+pub(crate) fn settle() {
     rustix::fs::sync();
     drop(std::hint::black_box(vec![1_u8; FREE_BYTES]));
 }

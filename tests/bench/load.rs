@@ -12,6 +12,8 @@ pub(crate) struct Load {
     pub(crate) rate: f64,
     /// Seconds of processor that the server spent for each second.
     pub(crate) cpu: f64,
+    /// The same of the client.
+    pub(crate) client_cpu: f64,
 }
 
 /// What is asked for, and how.
@@ -41,7 +43,7 @@ impl Load {
             path,
             server,
         } = target;
-        let before = ticks(server);
+        let before = (ticks(server), ticks_of_the_reaped());
         let output = Command::new("wrk")
             .args(["--threads", "1", "--connections", &connections.to_string()])
             .args(["--duration", &format!("{SECONDS}s"), "--timeout", "30s"])
@@ -53,7 +55,8 @@ impl Load {
             .env("OPENSSL_CONF", openssl)
             .output()
             .expect("wrk is installed: tests/bench/run sees to it");
-        let spent = ticks(server) - before;
+        let spent = ticks(server) - before.0;
+        let client_spent = ticks_of_the_reaped() - before.1;
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(!text.contains("Non-2xx"), "{text}");
         let line = text
@@ -66,6 +69,7 @@ impl Load {
                 .parse()
                 .unwrap(),
             cpu: spent / TICKS_PER_SECOND / f64::from(SECONDS),
+            client_cpu: client_spent / TICKS_PER_SECOND / f64::from(SECONDS),
         }
     }
 }
@@ -86,19 +90,25 @@ fn ticks(server: u32) -> f64 {
             continue;
         };
         // One that ended meanwhile has no say.
-        let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else {
+        let Some(fields) = stat(&id.to_string()) else {
             continue;
         };
-        // Behind the name, which may have anything in it: state, parent, and so on.
-        let fields: Vec<_> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
         if id == server || fields[1] == server.to_string() {
             spent += fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
         }
     }
     spent
+}
+
+/// Returns the ticks that children of this process had spent when they ended.
+fn ticks_of_the_reaped() -> f64 {
+    let fields = stat("self").unwrap();
+    fields[13].parse::<f64>().unwrap() + fields[14].parse::<f64>().unwrap()
+}
+
+/// Returns what the kernel says of a process, behind its name, which may have anything in it: state, parent, and so on.
+fn stat(process: &str) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let fields = stat.rsplit(')').next()?.split_whitespace();
+    Some(fields.map(str::to_owned).collect())
 }

@@ -14,6 +14,7 @@
 mod attack;
 mod bucket;
 mod cache;
+mod cold;
 mod crowd;
 mod edge;
 mod load;
@@ -31,6 +32,7 @@ use tempfile::TempDir;
 
 use attack::edge_under_attack;
 use bucket::origin_over_bucket;
+use cold::cold_layer;
 use crowd::crowd_at_cold_edge;
 use edge::edge_beside_origin;
 use peer::DockerRegistry;
@@ -42,8 +44,8 @@ const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
 /// What can be run by itself.
-const PARTS: [&str; 7] = [
-    "origin", "edge", "crowd", "serve", "bucket", "attack", "cache",
+const PARTS: [&str; 8] = [
+    "origin", "edge", "cold", "crowd", "serve", "bucket", "attack", "cache",
 ];
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -63,6 +65,9 @@ async fn main() {
     if is_wanted("edge") {
         edge_beside_origin(&mut table, directory.path(), rounds).await;
     }
+    if is_wanted("cold") {
+        cold_layer(&mut table, directory.path(), rounds).await;
+    }
     if is_wanted("crowd") {
         crowd_at_cold_edge(&mut table, directory.path(), rounds).await;
     }
@@ -79,7 +84,7 @@ async fn main() {
         println!("\nMedians of {rounds} rounds in turn:\n\n{table}");
     }
     if is_wanted("cache") {
-        println!("{}", cache::report());
+        println!("{}", cache::report().await);
     }
 }
 

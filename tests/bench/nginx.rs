@@ -1,4 +1,4 @@
-//! nginx as a process: files by `sendfile`, plain and under TLS, and a caching proxy.
+//! nginx as a process: files by `sendfile`, plain and under TLS, and a caching proxy of whole things or of slices.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -22,6 +22,8 @@ pub(crate) struct Nginx {
     pub(crate) secure: SocketAddr,
     /// Passes on to a registry what it has not cached.
     pub(crate) proxy: SocketAddr,
+    /// As `proxy`, a slice of 1 MiB at a time.
+    pub(crate) slices: SocketAddr,
 }
 
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -30,8 +32,9 @@ impl Nginx {
     /// Starts one that serves the files of `directory`, and caches what `upstream` says.
     pub(crate) fn start(directory: &Path, certificate: &Certificate, upstream: SocketAddr) -> Self {
         // Somebody else could take a port in between; then nginx says so and ends.
-        let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [plain, secure, proxy] = listeners.map(|listener| listener.local_addr().unwrap());
+        let listeners = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [plain, secure, proxy, slices] =
+            listeners.map(|listener| listener.local_addr().unwrap());
         let root = directory.display();
         let (key, certificate) = (certificate.key(), certificate.certificate());
         let (key, certificate) = (key.display(), certificate.display());
@@ -50,6 +53,14 @@ http {{
         listen {proxy};
         location / {{ proxy_pass http://{upstream}; proxy_cache cache; proxy_cache_valid 200 1h; }}
     }}
+    server {{
+        listen {slices};
+        location / {{
+            slice 1m; proxy_cache_key $uri$slice_range; proxy_set_header Range $slice_range; proxy_http_version 1.1;
+            proxy_set_header Connection ''; proxy_pass http://registry; proxy_cache cache; proxy_cache_valid 200 206 1h;
+        }}
+    }}
+    upstream registry {{ server {upstream}; keepalive 8; }}
 }}
 "
         );
@@ -62,7 +73,7 @@ http {{
             .spawn()
             .expect("nginx is installed: tests/bench/run sees to it");
         let begin = Instant::now();
-        for address in [plain, secure, proxy] {
+        for address in [plain, secure, proxy, slices] {
             while TcpStream::connect(address).is_err() {
                 assert!(begin.elapsed() < START_DEADLINE, "nginx does not listen");
                 sleep(Duration::from_millis(20));
@@ -73,6 +84,7 @@ http {{
             plain,
             secure,
             proxy,
+            slices,
         }
     }
 

@@ -137,6 +137,9 @@ impl Row<'_> {
                 let cost = |load: &Load| load.cpu / (load.rate * bytes / GIB);
                 let what = format!("{}, the server's processor", self.what);
                 table.beside(Unit::Cost, &what, peer, &pair(sides, index, cost));
+                let cost = |load: &Load| (load.cpu + load.client_cpu) / (load.rate * bytes / GIB);
+                let what = format!("{}, the processor of server and client", self.what);
+                table.beside(Unit::Cost, &what, peer, &pair(sides, index, cost));
             } else {
                 table.beside(
                     Unit::Rate,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
 use crate::eventually::eventually;
@@ -61,17 +61,21 @@ impl Attack {
         Self::Connections,
     ];
 
-    /// Lets so many loose on an address, each again whenever it is cut off.
-    pub fn start(self, address: SocketAddr, attackers: usize) -> Attackers {
+    /// Lets so many loose on an address, each again whenever it is cut off, and after a pause; they do not start together.
+    pub fn start(self, address: SocketAddr, attackers: u32, pause: Duration) -> Attackers {
         let written = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
-        for _ in 0..attackers {
+        for attacker in 0..attackers {
             let written = Arc::clone(&written);
             tasks.spawn(async move {
+                sleep(pause * attacker / attackers).await;
                 loop {
                     // That it fails is what the other side is there for.
-                    if self.once(address, &written).await.is_err() {
-                        tokio::task::yield_now().await;
+                    self.once(address, &written).await.ok();
+                    if pause.is_zero() {
+                        yield_now().await;
+                    } else {
+                        sleep(pause).await;
                     }
                 }
             });
@@ -137,10 +141,12 @@ impl Attack {
 impl Attackers {
     /// Waits until they have done so much of it: sent as many pieces.
     pub async fn have_sent(&self, pieces: u64) {
-        eventually("the attack", async || {
-            (self.written.load(Ordering::Relaxed) >= pieces).then_some(())
-        })
-        .await;
+        eventually("the attack", async || (self.sent() >= pieces).then_some(())).await;
+    }
+
+    /// Returns how many pieces they have sent.
+    pub fn sent(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 }
 

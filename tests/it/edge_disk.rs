@@ -1,7 +1,8 @@
 //! An edge whose disk is full, fails, or is left behind by a process that was killed.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use harness::content::Content;
@@ -164,31 +165,67 @@ async fn a_process_that_is_killed_at_any_system_call_leaves_nothing_wrong() {
     assert!(killed >= 8, "only {killed} system calls were ever made");
 }
 
+/// What a disk that lost its power may have of a file whose name it has.
+#[derive(Clone, Copy, Debug)]
+enum Lost {
+    /// What was there before some of it.
+    Block,
+    /// The end, of which it has the length.
+    End,
+    /// All of it.
+    Content,
+    /// The file.
+    Name,
+}
+
+impl Lost {
+    const ALL: [Self; 4] = [Self::Block, Self::End, Self::Content, Self::Name];
+
+    /// Without a trace: the times are as they were.
+    fn lose(self, path: &Path) {
+        let modified = path.metadata().unwrap().modified().unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        match self {
+            Self::Block => file.write_all_at(b"lost", 1000).unwrap(),
+            Self::End => {
+                file.set_len(LAYER / 2).unwrap();
+                file.set_len(LAYER).unwrap();
+            }
+            Self::Content => file.set_len(0).unwrap(),
+            Self::Name => fs::remove_file(path).unwrap(),
+        }
+        file.set_modified(modified).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn what_a_bad_end_left_is_hashed_before_it_is_used() {
     let mut rig = Rig::new(&["cache.scrub=0B"]).await;
-    let (content, digest) = rig.new_layer().await;
-    let (other, other_digest) = rig.new_layer().await;
-    for (content, digest) in [(content, &digest), (other, &other_digest)] {
-        rig.until_hit(content, digest).await;
+    let mut layers = Vec::new();
+    for _ in 0..=Lost::ALL.len() {
+        let (content, digest) = rig.new_layer().await;
+        rig.until_hit(content, &digest).await;
+        layers.push((content, digest));
     }
     rig.edge.kill();
-    let hex = digest.hex();
-    let folder = rig.edge.directory().join("cache/blobs/sha256");
-    let path = folder.join(&hex[..2]).join(&hex);
-    // As a disk does that lost what it had promised to keep: without a trace.
-    let modified = path.metadata().unwrap().modified().unwrap();
-    let file = File::options().write(true).open(&path).unwrap();
-    file.write_all_at(b"lost", 1000).unwrap();
-    file.set_modified(modified).unwrap();
+    let (whole, whole_digest) = layers.pop().unwrap();
+    for (lost, (_, digest)) in Lost::ALL.into_iter().zip(&layers) {
+        let hex = digest.hex();
+        let folder = rig.edge.directory().join("cache/blobs/sha256");
+        lost.lose(&folder.join(&hex[..2]).join(&hex));
+    }
     rig.edge.start_again().await;
 
-    let mut open = rig.repository().blob(Method::GET, &digest).open().await;
-    let mut read = 0;
-    while let Ok(Some(bytes)) = open.next().await {
-        read += bytes.len() as u64;
+    for (lost, (content, digest)) in Lost::ALL.into_iter().zip(&layers) {
+        if !matches!(lost, Lost::Content | Lost::Name) {
+            let mut open = rig.repository().blob(Method::GET, digest).open().await;
+            let mut read = 0;
+            while let Ok(Some(bytes)) = open.next().await {
+                read += bytes.len() as u64;
+            }
+            assert!(read < LAYER, "{lost:?}: a wrong blob was served whole");
+        }
+        rig.until_hit(*content, digest).await;
     }
-    assert!(read < LAYER, "a wrong blob was served whole");
-    rig.until_hit(content, &digest).await;
-    assert_eq!(rig.pull(other, &other_digest).await, "hit");
+    assert_eq!(rig.pull(whole, &whole_digest).await, "hit");
 }

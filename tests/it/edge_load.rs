@@ -1,5 +1,7 @@
 //! An edge that is asked for more than it can give, and by those who mean no good.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use harness::attack::Attack;
 use harness::content::Content;
@@ -87,7 +89,7 @@ async fn attacks_keep_nobody_from_being_served() {
         .push_content(content)
         .await;
     for attack in Attack::ALL {
-        let attackers = attack.start(edge.address(), 50);
+        let attackers = attack.start(edge.address(), 50, Duration::ZERO);
         attackers.have_sent(200).await;
         for _ in 0..20 {
             let mut open = repository.blob(Method::GET, &digest).open().await;

@@ -1,5 +1,8 @@
 //! How much memory the nodes use: nothing that grows with the size of a blob.
 
+use std::net::SocketAddr;
+
+use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream;
 use harness::content::Content;
@@ -7,10 +10,13 @@ use harness::eventually::eventually;
 use harness::node::{Edge, Origin};
 use harness::repository::Repository;
 use harness::tls::{Certificate, connect};
-use http::Method;
+use http::{Method, Request};
+use http_body_util::Empty;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::task::yield_now;
+use tokio::task::{JoinSet, yield_now};
 
 /// What a node may use at most, and what for each stream that is open, in bytes.
 const NODE_MAX: u64 = 64 << 20;
@@ -70,7 +76,33 @@ async fn stall(connection: &mut dyn Connection, path: &str, bytes: u64) {
     }
 }
 
-async fn stalled_pulls_take_little(secure: bool) {
+/// How a pull comes that stalls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Plain,
+    Tls,
+    Http2,
+}
+
+/// A pull that stalls, for as long as it is held.
+type Stalled = Box<dyn Send>;
+
+/// Asks for a blob by HTTP/2, and takes nothing of it.
+async fn stall_http2(edge: SocketAddr, path: &str) -> Stalled {
+    let stream = TcpStream::connect(edge).await.unwrap();
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(1 << 20);
+    let handshake = builder.handshake(TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.unwrap();
+    let mut running = JoinSet::new();
+    running.spawn(connection);
+    let request = Request::get(format!("http://{edge}{path}"));
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    Box::new((response, running))
+}
+
+async fn stalled_pulls_take_little(way: Way) {
     const CLIENTS: u64 = 200;
     const LAYER_BYTES: u64 = 24 << 20;
     let certificate = Certificate::new("stalled");
@@ -79,27 +111,26 @@ async fn stalled_pulls_take_little(secure: bool) {
     let digest = repository.push_content(Content::new(2, LAYER_BYTES)).await;
     let url = format!("http://{}", origin.address());
     let sets = certificate.sets();
-    let edge = Edge::start_with(&url, if secure { &sets } else { &[] }).await;
+    let sets = if way == Way::Tls { &sets[..] } else { &[] };
+    let edge = Edge::start_with(&url, sets).await;
     let path = format!("/v2/team/app/blobs/{digest}");
-    let open = async || {
-        let connection: Box<dyn Connection> = if secure {
-            Box::new(connect(edge.address(), &certificate.certificate()).await)
-        } else {
-            Box::new(TcpStream::connect(edge.address()).await.unwrap())
+    let open = async |way, bytes| {
+        let mut connection: Box<dyn Connection> = match way {
+            Way::Http2 => return stall_http2(edge.address(), &path).await,
+            Way::Tls => Box::new(connect(edge.address(), &certificate.certificate()).await),
+            Way::Plain => Box::new(TcpStream::connect(edge.address()).await.unwrap()),
         };
-        connection
+        stall(&mut *connection, &path, bytes).await;
+        Box::new(connection) as Stalled
     };
     // One brings it in.
-    stall(&mut *open().await, &path, LAYER_BYTES).await;
-    let mut connections = Vec::new();
-    for _ in 0..CLIENTS {
-        connections.push(open().await);
-    }
+    let whole = if way == Way::Http2 { Way::Plain } else { way };
+    drop(open(whole, LAYER_BYTES).await);
     let (before, _) = edge.process().memory();
-    let stalling = connections
-        .iter_mut()
-        .map(|connection| stall(&mut **connection, &path, 1 << 20));
-    join_all(stalling).await;
+    let mut stalled = Vec::new();
+    for _ in 0..CLIENTS / 20 {
+        stalled.extend(join_all((0..20).map(|_| open(way, 1 << 20))).await);
+    }
     let mut last = 0;
     eventually("no more is taken", async || {
         let (now, _) = edge.process().memory();
@@ -112,10 +143,15 @@ async fn stalled_pulls_take_little(secure: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_pull_takes_little() {
-    stalled_pulls_take_little(false).await;
+    stalled_pulls_take_little(Way::Plain).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_pull_under_tls_takes_little() {
-    stalled_pulls_take_little(true).await;
+    stalled_pulls_take_little(Way::Tls).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_pull_by_http2_takes_little() {
+    stalled_pulls_take_little(Way::Http2).await;
 }

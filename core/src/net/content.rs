@@ -187,7 +187,7 @@ fn set(response: &mut Response<Body>, name: HeaderName, value: &str) {
 mod tests {
     use super::*;
     use crate::oci::digest::Algorithm;
-    use http::header::{IF_MATCH, IF_NONE_MATCH, RANGE};
+    use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, RANGE};
 
     const TEXT: &[u8] = b"0123456789";
 
@@ -231,5 +231,19 @@ mod tests {
         assert_eq!(same, (304, None, vec![]));
         let (status, _, _) = check(get, Some((IF_MATCH, "\"other\""))).await;
         assert_eq!(status, 412);
+    }
+
+    /// Content has no time at which it was modified, so a condition on it is none (RFC 9110 sections 13.1.3 and 13.1.4).
+    #[tokio::test]
+    async fn conditions_on_time_are_none() {
+        for name in [IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE] {
+            for time in [
+                "Thu, 01 Jan 1970 00:00:00 GMT",
+                "Fri, 01 Jan 2100 00:00:00 GMT",
+            ] {
+                let answer = check(Fetch::Get, Some((name.clone(), time))).await;
+                assert_eq!(answer, (200, Some(10), TEXT.to_vec()), "{name}: {time}");
+            }
+        }
     }
 }

@@ -61,7 +61,7 @@ pub(super) struct Ramp {
 const ALIGNMENT: u64 = 64 << 10;
 
 /// The fewest bytes that are worth a request of their own.
-const SHARE_BYTES_MIN: u64 = 4 << 20;
+const SHARE_BYTES_MIN: u64 = 2 << 20;
 
 /// The most bytes that a further connection claims at a time.
 const SHARE_BYTES_MAX: u64 = 64 << 20;
@@ -70,7 +70,7 @@ const SHARE_BYTES_MAX: u64 = 64 << 20;
 const LONG_ROUND_TRIP: Duration = Duration::from_millis(20);
 
 /// How many round trips, and how long at least, a number of connections is tried for.
-const TRIAL_ROUND_TRIPS: u32 = 8;
+const TRIAL_ROUND_TRIPS: u32 = 4;
 const TRIAL_MIN: Duration = Duration::from_millis(400);
 
 /// How much faster twice as many connections have to be.

@@ -108,6 +108,38 @@ async fn a_reader_far_ahead_does_not_wait_for_what_lies_before() {
 }
 
 #[tokio::test]
+async fn conditions_and_several_ranges_are_answered_while_it_comes_in() {
+    let rig = Rig::with(&["downloads.connections=1"]).await;
+    let blob = content(LAYER, 6);
+    rig.origin.put_blob("a", &blob);
+    let path = blob_path("a", &blob);
+    rig.origin.allow(1_000_000);
+    let whole = rig.edge.begin(Method::GET, &path, &[]).await;
+    received(&rig.edge, 1_000_000).await;
+    let etag = format!("\"{}\"", super::sha256(&blob));
+    let ask = async |headers: &[(&str, &str)]| {
+        let begun = rig.edge.begin(Method::GET, &path, headers).await;
+        begun.finish().await
+    };
+    assert_eq!(ask(&[("if-none-match", &etag)]).await.status, 304);
+    assert_eq!(ask(&[("if-match", "\"other\"")]).await.status, 412);
+    assert_eq!(ask(&[("range", "bytes=20000000-")]).await.status, 416);
+    // One that has landed, and one that has not.
+    let range = ("range", "bytes=10-19,15000000-15000009");
+    let parts = rig.edge.begin(Method::GET, &path, &[range]).await;
+    rig.origin.allow(u64::MAX);
+    let parts = parts.finish().await;
+    assert_eq!(parts.status, 206);
+    let body = parts.body.expect("all parts");
+    for part in [&blob[10..20], &blob[15_000_000..15_000_010]] {
+        assert!(body.windows(10).any(|window| window == part));
+    }
+    whole.finish().await.is(200, &blob, "fwd=miss");
+    assert_eq!(rig.origin.seen(&Method::GET, &path).len(), 1);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_download_that_nobody_waits_for_ends_and_what_came_is_kept() {
     let rig = Rig::with(&["downloads.grace=10ms"]).await;
     let blob = content(LAYER, 4);

@@ -1,20 +1,17 @@
 //! What a million entries cost: memory, and the time until an edge is ready.
 //!
-//! Memory is the growth of what is resident, the memory of blobs that left included. Ready is an opened cache: the index is
-//! read, and each blob can be asked for. The index has a million entries; of their files the first hundred thousand are
+//! Memory is the growth of what is resident, the memory of blobs that left included. Ready is what a started edge says of
+//! itself: the index is read, and each blob can be asked for. The index has a million entries; of their files the first hundred thousand are
 //! there, so that the comparison with the directory, which goes on after, has something to do and to forget.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use harness::process::Process;
 use outport_core::oci::digest::{Algorithm, Digest};
-use outport_core::telemetry;
 use outport_edge::cache::index::{Change, Ending, Index};
 use outport_edge::cache::table::{Home, Table};
-use outport_edge::cache::{Cache, CacheConfig};
-use outport_edge::metrics::Metrics;
-use outport_edge::names::{Names, NamesConfig};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -27,7 +24,7 @@ const BYTES_PER_ENTRY: u64 = 300;
 const READY_IN: Duration = Duration::from_secs(2);
 
 /// Measures, and returns what came out as a table.
-pub(crate) fn report() -> String {
+pub(crate) async fn report() -> String {
     let directory = TempDir::new().unwrap();
     let index_path = directory.path().join("index");
     let (index, _) = Index::open(&index_path, ENTRIES).unwrap();
@@ -40,15 +37,15 @@ pub(crate) fn report() -> String {
     drop((table, index));
     let bytes = fs::metadata(index_path.join("1.snapshot")).unwrap().len();
     // The directories are made by the first to open it.
-    open(directory.path());
+    start(directory.path()).await;
     put_files(directory.path());
-    let unclean = open(directory.path());
+    let unclean = start(directory.path()).await;
     let killed = Index::open(&index_path, ENTRIES).unwrap().0;
     put_journal(&killed);
     drop(killed);
-    let with_journal = open(directory.path());
+    let with_journal = start(directory.path()).await;
     fs::remove_dir_all(&index_path).unwrap();
-    let walked = open(directory.path());
+    let walked = start(directory.path()).await;
     format!(
         "\n### {ENTRIES} entries\n\n| what | measured | bound |\n|---|---|---|\n\
          | memory for each entry, two that left included | {per_entry} B | {BYTES_PER_ENTRY} B |\n\
@@ -89,28 +86,21 @@ fn put_journal(index: &Index) {
     index.flush();
 }
 
-/// Opens a cache as an edge does, and returns how long that took.
-fn open(path: &Path) -> Duration {
-    let metrics = Metrics::default();
-    telemetry::Metrics::new().register(|registry| metrics.register(registry));
-    let names = NamesConfig {
-        entries_in_memory: 1_000,
-        rows_max: 1_000,
-        page_cache_bytes: 1 << 20,
-    };
-    let config = CacheConfig {
-        capacity_bytes: 2 * ENTRIES,
-        memory_bytes: 1 << 20,
-        open_files: 128,
-        disk_rest: Duration::from_secs(1),
-        scrub_bytes_per_second: 0,
-        checks_per_second: 10_000,
-    };
+/// Starts an edge over a directory, and returns how long it took until it was ready; then kills it.
+async fn start(path: &Path) -> Duration {
+    let mut args = vec!["--set".to_owned(), format!("cache.path={}", path.display())];
+    for set in [
+        "listen=127.0.0.1:0".to_owned(),
+        "admin_listen=127.0.0.1:0".to_owned(),
+        "cache.scrub=0B".to_owned(),
+        format!("cache.capacity={}B", 2 * ENTRIES),
+    ] {
+        args.extend(["--set".to_owned(), set]);
+    }
     let began = Instant::now();
-    let (names, _writer) = Names::open(&path.join("names.redb"), names).unwrap();
-    let cache = Cache::open(path, config, names, metrics.cache).unwrap();
+    let mut edge = Process::start("edge", &args, path).await;
     let took = began.elapsed();
-    drop(cache);
+    edge.kill();
     took
 }
 

@@ -62,6 +62,8 @@ struct Exchange {
     id: RequestId,
     peer: SocketAddr,
     method: Method,
+    /// Whether what is between the body and the socket holds as much as a chunk of it.
+    is_held_twice: bool,
     /// None unless the request is going to be logged.
     uri: Option<Uri>,
     started: Instant,
@@ -134,6 +136,8 @@ impl Exchange {
             .handle
             .update(|activity, _| activity.request_started());
         server.0.metrics.requests_in_flight.inc();
+        // TLS holds what is encrypted, and HTTP/2 what a stream has no window for.
+        let is_held_twice = server.0.tls.is_some() || request.version() == Version::HTTP_2;
         let logged = tracing::enabled!(target: "outport::access", tracing::Level::DEBUG);
         Self {
             server,
@@ -141,6 +145,7 @@ impl Exchange {
             id: RequestId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             peer: exchanges.peer,
             method: request.method().clone(),
+            is_held_twice,
             uri: logged.then(|| request.uri().clone()),
             started: Instant::now(),
             status: None,
@@ -172,9 +177,8 @@ impl Exchange {
         {
             self.outcome = Outcome::Finished;
         }
-        let is_encrypted = self.server.0.tls.is_some();
         response.map(|body| SentBody {
-            body: if is_encrypted {
+            body: if self.is_held_twice {
                 body.in_small_chunks()
             } else {
                 body

@@ -55,11 +55,11 @@ fn shares_come_from_the_front() {
 
 #[test]
 fn the_last_claim_is_halved_while_that_is_worth_a_request() {
-    let mut schedule = schedule(20);
+    let mut schedule = schedule(8);
     schedule.claim(u64::MAX).unwrap();
-    assert_eq!(mib(schedule.share(64 * MIB)), Some(10..20));
-    assert_eq!(mib(schedule.share(64 * MIB)), Some(15..20));
-    assert_eq!(mib(schedule.share(64 * MIB)), Some(5..10));
+    assert_eq!(mib(schedule.share(64 * MIB)), Some(4..8));
+    assert_eq!(mib(schedule.share(64 * MIB)), Some(6..8));
+    assert_eq!(mib(schedule.share(64 * MIB)), Some(2..4));
     assert_eq!(mib(schedule.share(64 * MIB)), None);
 }
 
@@ -80,11 +80,11 @@ fn a_reader_of_a_few_bytes_leaves_the_rest_to_others() {
     let mut schedule = schedule(100);
     schedule.claim(u64::MAX).unwrap();
     let wanted = 60 * MIB..60 * MIB + 10;
-    assert_eq!(mib(schedule.claim_for(&wanted, 0)), Some(60..64));
-    assert_eq!(mib(schedule.claim(u64::MAX)), Some(64..100));
+    assert_eq!(mib(schedule.claim_for(&wanted, 0)), Some(60..62));
+    assert_eq!(mib(schedule.claim(u64::MAX)), Some(62..100));
     // Nobody brings these.
     let mut schedule = self::schedule(100);
-    assert_eq!(mib(schedule.claim_for(&wanted, u64::MAX)), Some(60..64));
+    assert_eq!(mib(schedule.claim_for(&wanted, u64::MAX)), Some(60..62));
     assert_eq!(mib(schedule.claim_for(&wanted, 0)), None);
 }
 
