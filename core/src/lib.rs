@@ -10,6 +10,8 @@ pub mod store;
 pub mod location;
 
 pub mod net;
+pub mod upstream;
+
 pub mod tasks;
 
 pub mod admin;

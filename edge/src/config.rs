@@ -2,11 +2,14 @@
 //!
 //! The only place of the edge that reads its file and the environment. `config/edge.toml` says what each key is for.
 
+mod upstreams;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
+use outport_core::breaker::BreakerConfig;
 use outport_core::config::process::{log, loopback, name, positive, server, tls};
 use outport_core::config::{ByteSize, Loaded, Problems, Section, Sources};
 use outport_core::net::client::{self, BadBaseUrl, BaseUrl};
@@ -14,14 +17,14 @@ use outport_core::net::serve;
 use outport_core::net::tls::Tls;
 use outport_core::process;
 use outport_core::telemetry;
+use outport_core::upstream::Definition;
 
 use crate::cache::CacheConfig;
 use crate::download::DownloadConfig;
 use crate::download::leftovers::LeftoverConfig;
 use crate::names::NamesConfig;
-use crate::source::OriginConfig;
 use crate::source::sources::SiblingSite;
-use outport_core::breaker::BreakerConfig;
+use crate::source::{OriginConfig, TagConfig};
 
 /// The configuration of an edge.
 #[derive(Clone, Debug)]
@@ -46,8 +49,8 @@ pub struct Config {
     pub origin: OriginSite,
     /// How the origin is asked.
     pub questions: OriginConfig,
-    /// How long what it said of a tag is good.
-    pub tags_fresh_for: Duration,
+    /// Whose registries are pulled through.
+    pub upstreams: Upstreams,
     /// The other nodes of the region.
     pub siblings: Siblings,
     /// The bounds of downloads.
@@ -71,11 +74,26 @@ pub struct Siblings {
     pub overtake_after: Duration,
 }
 
+/// Whose registries are pulled through, and how they are asked.
+#[derive(Clone, Debug)]
+pub struct Upstreams {
+    /// Which they are.
+    pub definitions: Vec<Definition>,
+    /// The one that is meant when a client names none.
+    pub default: Option<String>,
+    /// The bounds of connections to each.
+    pub client: client::Config,
+    /// How each is asked.
+    pub questions: OriginConfig,
+}
+
 /// Where the origin is, and how connections to it are made.
 #[derive(Clone, Debug)]
 pub struct OriginSite {
     /// Its URLs, in the order in which they are tried; with none, only what is here is served.
     pub urls: Vec<BaseUrl>,
+    /// What clients call its registry when they take this edge for a mirror of it.
+    pub names: Vec<String>,
     /// The bounds of connections to it.
     pub client: client::Config,
 }
@@ -106,10 +124,9 @@ impl Config {
             let path = section.take("path", PathBuf::from("data/edge"));
             (path, cache(section), names(section))
         });
-        let (origin, questions, tags_fresh_for) = section.section("origin", |section| {
-            let fresh_for = section.take("tags_fresh_for", Duration::from_secs(1));
-            (origin(section), questions(section), fresh_for)
-        });
+        let (origin, questions) =
+            section.section("origin", |section| (origin(section), questions(section)));
+        let upstreams = upstreams::read(section);
         let siblings = siblings(section, &name, (&origin.client, questions));
         let downloads = section.section("downloads", downloads);
         let server = section.section("server", server);
@@ -125,7 +142,7 @@ impl Config {
             names,
             origin,
             questions,
-            tags_fresh_for,
+            upstreams,
             siblings,
             downloads,
             server,
@@ -165,17 +182,40 @@ fn origin(section: &mut Section<'_>) -> OriginSite {
             Err(error) => section.problem("urls", error.to_string()),
         }
     }
+    let client = client(section, Duration::from_secs(1));
     let client = client::Config {
-        connect_timeout: section.take("connect_timeout", Duration::from_secs(1)),
+        ca_file: section.take_opt("ca_file"),
+        ..client
+    };
+    let names = section.take("names", Vec::new());
+    OriginSite {
+        urls,
+        names,
+        client,
+    }
+}
+
+/// Takes the bounds of connections.
+fn client(section: &mut Section<'_>, connect_timeout: Duration) -> client::Config {
+    client::Config {
+        connect_timeout: section.take("connect_timeout", connect_timeout),
         header_timeout: section.take("header_timeout", Duration::from_secs(30)),
         stall_timeout: section.take("stall_timeout", Duration::from_secs(30)),
         idle_timeout: section.take("idle_timeout", Duration::from_secs(30)),
         max_idle_per_host: section.take("idle_connections", 64),
         max_requests: section.take("requests", 1024),
         avoid_for: section.take("avoid_for", Duration::from_secs(5)),
-        ca_file: section.take_opt("ca_file"),
-    };
-    OriginSite { urls, client }
+        ..client::Config::default()
+    }
+}
+
+/// Takes when nobody waits any more.
+fn breaker(section: &mut Section<'_>) -> BreakerConfig {
+    BreakerConfig {
+        failures: positive(section, "failures", 3),
+        min_rest: section.take("min_rest", Duration::from_millis(500)),
+        max_rest: section.take("max_rest", Duration::from_secs(10)),
+    }
 }
 
 /// Takes the siblings; in what they have no key for they are asked as the origin is.
@@ -220,13 +260,15 @@ fn sibling(section: &mut Section<'_>) -> Option<SiblingSite> {
 }
 
 fn questions(section: &mut Section<'_>) -> OriginConfig {
+    let answer_timeout = section.take("answer_timeout", Duration::from_millis(1500));
     OriginConfig {
-        answer_timeout: section.take("answer_timeout", Duration::from_millis(1500)),
+        answer_timeout,
         manifest_bytes_max: section.take("manifest_max", ByteSize::mib(4)).as_u64(),
-        breaker: BreakerConfig {
-            failures: positive(section, "failures", 3),
-            min_rest: section.take("min_rest", Duration::from_millis(500)),
-            max_rest: section.take("max_rest", Duration::from_secs(10)),
+        breaker: breaker(section),
+        tags: TagConfig {
+            fresh_for: section.take("tags_fresh_for", Duration::from_secs(1)),
+            stale_after: None,
+            question_timeout: answer_timeout,
         },
     }
 }

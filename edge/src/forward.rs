@@ -8,6 +8,7 @@
 //! client that leaves ends its request at the origin; a change that was made all the same is heard of when the origin is
 //! next asked.
 
+pub mod listing;
 mod pushed;
 
 use http::header::{CONNECTION, EXPECT, HOST, HeaderName, HeaderValue};

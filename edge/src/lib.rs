@@ -37,6 +37,7 @@ use outport_core::net::serve::Server;
 use outport_core::process::{self, Hangups};
 use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics;
+use outport_core::upstream::Upstream;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -45,9 +46,10 @@ use config::Config;
 use download::Downloads;
 use names::Names;
 use pull::Pull;
-use resolve::{Bounds, Resolver};
+use resolve::Resolver;
 use server::Service;
 use source::Origin;
+use source::registries::Registries;
 use source::ring::Ring;
 use source::sources::Sources;
 
@@ -117,19 +119,21 @@ impl Edge {
             urls => Some(Client::new(urls.to_vec(), site.client.clone())?),
         };
         let origin = Origin::new(client, config.questions, metrics.origin.clone());
+        let registries = Registries::new(
+            (origin, config.origin.names.clone()),
+            upstreams(&config, &metrics)?,
+            config.upstreams.default.clone(),
+        );
         let (cache, names) = open_cache(&config, &seams.tasks, metrics.cache.clone()).await?;
         let resolver = Resolver::new(
-            origin,
+            registries,
             cache.clone(),
             names,
             &seams.tasks,
-            Bounds {
-                manifest_bytes_max: config.questions.manifest_bytes_max,
-                tags_fresh_for: config.tags_fresh_for,
-            },
+            config.questions.manifest_bytes_max,
         );
         let downloads = Downloads::new(
-            sources(&config, &metrics, resolver.origin().clone())?,
+            sources(&config, &metrics, resolver.registries().clone())?,
             resolver.clone(),
             seams.tasks.clone(),
             config.downloads,
@@ -197,11 +201,29 @@ impl Edge {
     }
 }
 
+/// Returns the registries that are pulled through.
+fn upstreams(config: &Config, metrics: &metrics::Metrics) -> Result<Vec<Origin>, BadClient> {
+    let config::Upstreams {
+        definitions,
+        client,
+        questions,
+        ..
+    } = &config.upstreams;
+    let definitions = definitions.iter().cloned();
+    definitions
+        .map(|definition| {
+            let upstream = Upstream::new(definition, client.clone())?;
+            let metrics = metrics.origin.of_sibling();
+            Ok(Origin::upstream(upstream, *questions, metrics))
+        })
+        .collect()
+}
+
 /// Returns where blobs come from.
 fn sources(
     config: &Config,
     metrics: &metrics::Metrics,
-    origin: Origin,
+    registries: Registries,
 ) -> Result<Sources, BadClient> {
     let config::Siblings {
         sites,
@@ -217,7 +239,7 @@ fn sources(
     }
     let names = sites.iter().map(|site| site.name.clone()).collect();
     let ring = Ring::new(config.name.clone(), names);
-    Ok(Sources::new(origin, ring, siblings, *overtake_after))
+    Ok(Sources::new(registries, ring, siblings, *overtake_after))
 }
 
 /// Runs an edge as this process, on the ports of its configuration, until the process is told to end.

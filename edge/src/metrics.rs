@@ -94,6 +94,8 @@ pub enum SourceKind {
     Sibling,
     /// The origin.
     Origin,
+    /// Somebody else's registry.
+    Upstream,
 }
 
 /// How a download ended.
@@ -211,6 +213,7 @@ impl SourceKind {
             Self::Disk => "disk",
             Self::Sibling => "sibling",
             Self::Origin => "origin",
+            Self::Upstream => "upstream",
         }
     }
 }

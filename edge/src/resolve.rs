@@ -17,32 +17,25 @@ use std::time::Duration;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 use outport_core::tasks::Tasks;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::cache::Cache;
 use crate::coalesce::{Coalesce, Role};
 use crate::names::{Link, LinkKey, LinkKind, Moment, Names, Pointed};
 use crate::served::Served;
+use crate::source::registries::Registries;
 use crate::source::{Manifest, ManifestAnswer, Origin, OriginError};
 
 /// Resolves names; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Resolver {
-    origin: Origin,
+    registries: Registries,
     cache: Cache,
     names: Names,
     manifests: Coalesce<(RepoName, Reference), Result<Resolved, OriginError>>,
     links: Coalesce<LinkKey, Result<Link, OriginError>>,
-    bounds: Bounds,
-}
-
-/// The bounds of a [`Resolver`].
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
     /// The largest manifest that is kept, in bytes.
-    pub manifest_bytes_max: u64,
-    /// How long what the origin said of a tag is good.
-    pub tags_fresh_for: Duration,
+    manifest_bytes_max: u64,
 }
 
 /// A manifest, and how it came about.
@@ -69,25 +62,36 @@ pub struct Pushing {
 
 impl Resolver {
     /// Returns a resolver whose questions run on `tasks`.
-    pub fn new(origin: Origin, cache: Cache, names: Names, tasks: &Tasks, bounds: Bounds) -> Self {
+    pub fn new(
+        registries: Registries,
+        cache: Cache,
+        names: Names,
+        tasks: &Tasks,
+        manifest_bytes_max: u64,
+    ) -> Self {
         Self {
-            origin,
+            registries,
             cache,
             names,
             manifests: Coalesce::new(tasks.clone()),
             links: Coalesce::new(tasks.clone()),
-            bounds,
+            manifest_bytes_max,
         }
     }
 
     /// Returns the origin that is asked.
-    pub const fn origin(&self) -> &Origin {
-        &self.origin
+    pub fn origin(&self) -> &Origin {
+        self.registries.origin()
+    }
+
+    /// Returns who is asked about which repository.
+    pub const fn registries(&self) -> &Registries {
+        &self.registries
     }
 
     /// Returns the largest manifest that is kept, in bytes.
     pub const fn manifest_bytes_max(&self) -> u64 {
-        self.bounds.manifest_bytes_max
+        self.manifest_bytes_max
     }
 
     /// Returns the cache that is looked into.
@@ -109,12 +113,48 @@ impl Resolver {
             let (resolver, key) = (self.clone(), key.clone());
             async move { resolver.ask_manifest(&key.0, &key.1).await }
         };
-        let (answer, role) = Box::pin(self.manifests.ask(key.clone(), question)).await;
+        let asking = Box::pin(self.manifests.ask(key.clone(), question));
+        let (answer, role) = match self.within_patience(repo, reference, asking).await {
+            Ok(answered) => answered,
+            Err(instead) => return instead,
+        };
         let mut resolved = answer.unwrap_or(Err(OriginError::Ending))?;
         if (resolved.served, role) == (Served::Miss, Role::Joined) {
             resolved.served = Served::Collapsed;
         }
         Ok(resolved)
+    }
+
+    /// Waits for an answer, or else returns what a client gets in its place: the last one, if there is any, or that it is to
+    /// come back. The question goes on meanwhile.
+    async fn within_patience<T>(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+        mut asking: impl Future<Output = T> + Unpin,
+    ) -> Result<T, Result<Resolved, OriginError>> {
+        let registry = self.registries.of(repo);
+        let Some(stale_after) = registry.tags().stale_after else {
+            return Ok(asking.await);
+        };
+        if let Ok(answered) = timeout(stale_after, &mut asking).await {
+            return Ok(answered);
+        }
+        if let Reference::Tag(tag) = reference
+            && let Some(pointed) = self.names.tag(repo, tag).await
+            && let Some(manifest) = self.local(repo, &pointed.digest).await
+        {
+            return Err(Ok(Resolved {
+                manifest,
+                served: Served::Stale,
+                age: pointed.since.map(|since| since.elapsed()),
+            }));
+        }
+        let limit = registry.answer_timeout();
+        let rest = limit.saturating_sub(stale_after);
+        timeout(rest, asking)
+            .await
+            .map_err(|_elapsed| Err(OriginError::Slow(limit)))
     }
 
     /// Returns what can be answered with without asking.
@@ -124,7 +164,7 @@ impl Resolver {
             Reference::Tag(tag) => {
                 let pointed = self.names.tag_in_memory(repo, tag)?;
                 let age = pointed.since?.elapsed();
-                if age >= self.bounds.tags_fresh_for {
+                if age >= self.registries.of(repo).tags().fresh_for {
                     return None;
                 }
                 (pointed.digest, Some(age))
@@ -255,10 +295,7 @@ impl Resolver {
     /// Returns a manifest that is here and that the repository is known to link.
     async fn local(&self, repo: &RepoName, digest: &Digest) -> Option<Manifest> {
         let link = self.names.link(&manifest_key(repo, digest)).await?;
-        let content = self
-            .cache
-            .content(digest, self.bounds.manifest_bytes_max)
-            .await?;
+        let content = self.cache.content(digest, self.manifest_bytes_max).await?;
         Some(Manifest {
             digest: *digest,
             content_type: link.content_type,
@@ -284,8 +321,8 @@ impl Resolver {
             None => None,
         };
         let held_digest = held.as_ref().map(|manifest| manifest.digest);
-        let answer = self
-            .origin
+        let registry = self.registries.of(repo);
+        let answer = registry
             .manifest(repo, reference, held_digest.as_ref())
             .await;
         let (manifest, served) = match (answer, held) {
@@ -328,7 +365,8 @@ impl Resolver {
 
     async fn ask_blob(&self, key: LinkKey) -> Result<Link, OriginError> {
         let moment = self.names.moment_of_links(&key.repo);
-        match self.origin.blob_size(&key.repo, &key.digest).await {
+        let registry = self.registries.of(&key.repo);
+        match registry.blob_size(&key.repo, &key.digest).await {
             Ok(size) => Ok(self.learn_blob(&key.repo, &key.digest, size, moment)),
             Err(error) => {
                 if error.is_not_found() {

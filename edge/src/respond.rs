@@ -58,6 +58,26 @@ impl From<OriginError> for ApiError {
                 "not cached here, and the origin cannot answer",
                 Some(ORIGIN_RETRY),
             ),
+            OriginError::Denied(_) | OriginError::Token(_) if is_no(&error) => (
+                ErrorCode::Denied,
+                "the upstream does not let this be pulled",
+                None,
+            ),
+            OriginError::Denied(_) | OriginError::Token(_) => (
+                ErrorCode::Unavailable,
+                "not cached here, and the upstream gives no token",
+                Some(ORIGIN_RETRY),
+            ),
+            OriginError::Limited(wait) => (
+                ErrorCode::Unavailable,
+                "not cached here, and the upstream's quota is used up",
+                Some(*wait),
+            ),
+            OriginError::Forbidden => (
+                ErrorCode::Denied,
+                "not to be had from this upstream, by configuration",
+                None,
+            ),
             OriginError::Busy => (
                 ErrorCode::Unavailable,
                 "too many downloads are under way",
@@ -77,6 +97,14 @@ impl From<OriginError> for ApiError {
             Some(retry_after) => answer.with_retry_after(retry_after),
             None => answer,
         }
+    }
+}
+
+/// Whether an upstream lets nobody in, and is not only unable to.
+fn is_no(error: &OriginError) -> bool {
+    match error {
+        OriginError::Token(error) => error.is_no(),
+        error => matches!(error, OriginError::Denied(_)),
     }
 }
 

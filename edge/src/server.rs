@@ -2,24 +2,26 @@
 
 use std::sync::Arc;
 
-use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, WARNING};
+use http::header::{CACHE_CONTROL, HOST, HeaderName, HeaderValue, WARNING};
 use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use outport_core::body::Body;
 use outport_core::net::respond::{Note, error_response, small};
 use outport_core::oci::error::{ApiError, ErrorCode};
 use outport_core::oci::media::JSON;
-use outport_core::oci::route::{Route, Routed};
+use outport_core::oci::route::Route;
 use tokio::time::Instant;
 
 use crate::forward::forward;
+use crate::forward::listing::listing;
 use crate::metrics::{RequestMetrics, ServedLabel};
 use crate::pull::{Answer, Pull, Wanted};
 use crate::resolve::Resolver;
 use crate::respond::origin_error;
 use crate::served::Served;
+use crate::source::registries::Addressed;
 use crate::source::sources::Reach;
-use crate::source::{HOPS_MAX, OUTPORT_HOPS};
+use crate::source::{HOPS_MAX, OUTPORT_HOPS, OriginError};
 
 /// Answers the requests of clients; cheap to clone.
 #[derive(Clone, Debug)]
@@ -57,12 +59,14 @@ impl Service {
     /// Answers a request.
     pub async fn call(self, request: Request<Body>) -> Response<Body> {
         let began = Instant::now();
-        let Routed { route, .. } = match Route::parse(request.method(), request.uri()) {
-            Ok(routed) => routed,
-            Err(error) => {
-                let response = error_response(&ApiError::from(error));
-                return self.finish(response, "none", Served::Local);
-            }
+        let parsed = Route::parse(request.method(), request.uri());
+        let addressed = parsed.map_err(ApiError::from).and_then(|routed| {
+            let registries = self.0.resolver.registries();
+            Ok(registries.address(routed, host(&request))?)
+        });
+        let Addressed { route, otherwise } = match addressed {
+            Ok(addressed) => addressed,
+            Err(error) => return self.finish(error_response(&error), "none", Served::Local),
         };
         let name = route.as_str();
         let Some(hops) = hops(request.headers()) else {
@@ -70,7 +74,13 @@ impl Service {
                 .with_message("the request went through too many nodes");
             return self.finish(error_response(&error), name, Served::Local);
         };
-        let (mut response, served) = match self.answer(&route, hops, request).await {
+        let answer = match otherwise {
+            None => self.answer(&route, hops, request).await,
+            Some(otherwise) => {
+                Box::pin(self.answer_either([&route, &otherwise], hops, request)).await
+            }
+        };
+        let (mut response, served) = match answer {
             Ok(answer) => answer,
             Err(error) => (origin_error(error, &route), Served::Local),
         };
@@ -78,6 +88,25 @@ impl Service {
             response.headers_mut().append(SERVER_TIMING, timing);
         }
         self.finish(response, name, served)
+    }
+
+    /// Answers for the origin, or for an upstream when the origin does not know the repository.
+    async fn answer_either(
+        &self,
+        [hosted, upstream]: [&Route; 2],
+        hops: u32,
+        request: Request<Body>,
+    ) -> Answer {
+        let mut again = Request::new(Body::empty());
+        again.headers_mut().clone_from(request.headers());
+        *again.method_mut() = request.method().clone();
+        *again.uri_mut() = request.uri().clone();
+        match self.answer(hosted, hops, request).await {
+            Err(OriginError::Refused(refusal)) if refusal.is_of_unknown_name() => {
+                self.answer(upstream, hops, again).await
+            }
+            answer => answer,
+        }
     }
 
     async fn answer(&self, route: &Route, hops: u32, request: Request<Body>) -> Answer {
@@ -109,6 +138,14 @@ impl Service {
                     },
                 };
                 self.0.pull.blob(wanted).await
+            }
+            Route::ListTags { repository, .. } | Route::ListReferrers { repository, .. }
+                if self.0.resolver.registries().upstream(repository).is_some() =>
+            {
+                let upstream = self.0.resolver.registries().of(repository);
+                let query = request.uri().query().unwrap_or_default();
+                let response = Box::pin(listing(upstream, route, query)).await?;
+                Ok((response, Served::Passed))
             }
             _ => {
                 let forwarding = forward(&self.0.resolver, route, hops, request);
@@ -145,6 +182,13 @@ impl Service {
         response.extensions_mut().insert(Note { route, served });
         response
     }
+}
+
+/// Returns the host name that a request came by.
+fn host(request: &Request<Body>) -> Option<&str> {
+    let authority = request.uri().authority();
+    let named = authority.map(http::uri::Authority::as_str);
+    named.or_else(|| request.headers().get(HOST)?.to_str().ok())
 }
 
 /// Returns how many nodes a request has gone through, or none when it is too many.

@@ -1,13 +1,16 @@
-//! The origin, and each sibling, as the edge asks it.
+//! The origin, each sibling and each upstream, as the edge asks it.
 //!
 //! What: [`Origin`] sends requests and tells the answers apart: an answer, a refusal that is the client's to see, and no answer. A
-//! breaker keeps requests from waiting for an origin that was just found dead.
+//! breaker keeps requests from waiting for an origin that was just found dead. An upstream is asked by the names that its
+//! repositories have there; what it says to us about credentials and quotas is not for clients.
 //!
-//! Invariant: what is not an answer is never turned into one: only the origin's own 404 says that something does not exist.
+//! Invariant: what is not an answer is never turned into one: only the origin's own 404, or an upstream's, says that something
+//! does not exist.
 //!
 //! Failure: [`OriginError`]; it can be cloned, because many requests wait for one answer. Cancellation: dropping a future
 //! drops its request.
 
+pub mod registries;
 pub mod ring;
 pub mod sources;
 pub mod through;
@@ -18,16 +21,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, IF_NONE_MATCH, RANGE,
+    ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, IF_NONE_MATCH,
+    RANGE, RETRY_AFTER,
 };
 use http::{HeaderMap, Request, Response, StatusCode};
 use outport_core::body::Body;
 use outport_core::net::client::{Client, ClientError};
-use outport_core::oci::digest::Digest;
+use outport_core::oci::digest::{Algorithm, Digest};
 use outport_core::oci::media::ManifestType;
 use outport_core::oci::range::{content_range, etag};
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::{Fetch, Route};
+use outport_core::upstream::{Definition, Redirected, TokenError, Upstream, UpstreamError};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
@@ -47,6 +52,19 @@ pub struct OriginConfig {
     pub manifest_bytes_max: u64,
     /// When to stop asking.
     pub breaker: BreakerConfig,
+    /// How tags are kept.
+    pub tags: TagConfig,
+}
+
+/// How long what was said of a tag is good.
+#[derive(Clone, Copy, Debug)]
+pub struct TagConfig {
+    /// For so long nobody is asked.
+    pub fresh_for: Duration,
+    /// After so long a client that waits for the answer gets the last one, if there is any; none: it waits for it.
+    pub stale_after: Option<Duration>,
+    /// How long a question goes on although the client that asked it has been answered otherwise.
+    pub question_timeout: Duration,
 }
 
 /// Why there is no answer, or none to go by.
@@ -73,6 +91,18 @@ pub enum OriginError {
     /// Its answer makes no sense.
     #[error("origin's answer makes no sense: {0}")]
     Nonsense(&'static str),
+    /// It lets nobody in.
+    #[error("the upstream refuses: {0}")]
+    Denied(StatusCode),
+    /// It lets nobody in without a token, which cannot be had.
+    #[error("have a token for the upstream")]
+    Token(#[source] Arc<TokenError>),
+    /// Its quota is used up.
+    #[error("the upstream's quota is used up, next try in {0:?}")]
+    Limited(Duration),
+    /// The configuration does not let it be asked for this.
+    #[error("not to be had from this upstream, by configuration")]
+    Forbidden,
     /// The client's own body broke off.
     #[error("read the request's body")]
     RequestBody(#[source] Arc<ClientError>),
@@ -137,10 +167,21 @@ pub enum Span {
 
 #[derive(Debug)]
 struct Inner {
-    client: Option<Client>,
+    peer: Peer,
     config: OriginConfig,
     breaker: Mutex<Breaker>,
     metrics: OriginMetrics,
+}
+
+/// Who is asked.
+#[derive(Debug)]
+enum Peer {
+    /// Nobody.
+    Absent,
+    /// A node of this registry.
+    Node(Client),
+    /// Somebody else's.
+    Upstream(Upstream),
 }
 
 /// How many nodes a request has gone through.
@@ -148,6 +189,9 @@ pub const OUTPORT_HOPS: HeaderName = HeaderName::from_static("outport-hops");
 
 /// The most that a request may have gone through.
 pub const HOPS_MAX: u32 = 2;
+
+/// How many seconds a quota is left alone when nobody says for how long.
+const RETRY_AFTER_SECONDS: u64 = 60;
 
 /// How much of a refusal's body is passed on.
 const REFUSAL_BYTES_MAX: u64 = 64 << 10;
@@ -160,13 +204,46 @@ pub const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-co
 impl Origin {
     /// Returns the origin behind `client`; with none, whatever is not here cannot be had.
     pub fn new(client: Option<Client>, config: OriginConfig, metrics: OriginMetrics) -> Self {
-        metrics.up.set(i64::from(client.is_some()));
+        let peer = client.map_or(Peer::Absent, Peer::Node);
+        Self::of_peer(peer, config, metrics)
+    }
+
+    /// Returns an upstream.
+    pub fn upstream(upstream: Upstream, config: OriginConfig, metrics: OriginMetrics) -> Self {
+        Self::of_peer(Peer::Upstream(upstream), config, metrics)
+    }
+
+    fn of_peer(peer: Peer, config: OriginConfig, metrics: OriginMetrics) -> Self {
+        metrics.up.set(i64::from(!matches!(peer, Peer::Absent)));
         Self(Arc::new(Inner {
-            client,
+            peer,
             config,
             breaker: Mutex::new(Breaker::new(config.breaker)),
             metrics,
         }))
+    }
+
+    /// Returns what the upstream was configured as, if it is one.
+    pub fn definition(&self) -> Option<&Definition> {
+        match &self.0.peer {
+            Peer::Upstream(upstream) => Some(upstream.definition()),
+            Peer::Absent | Peer::Node(_) => None,
+        }
+    }
+
+    /// Whether there is anybody to ask.
+    pub fn is_there(&self) -> bool {
+        !matches!(self.0.peer, Peer::Absent)
+    }
+
+    /// Returns how tags are kept.
+    pub fn tags(&self) -> TagConfig {
+        self.0.config.tags
+    }
+
+    /// Returns how long a client waits.
+    pub fn answer_timeout(&self) -> Duration {
+        self.0.config.answer_timeout
     }
 
     /// Sends a request as it is and returns the answer, whatever its status.
@@ -174,11 +251,10 @@ impl Origin {
     /// A status that says that it cannot be served is for whoever asked: it may be that one request's own doing (a second
     /// chunk of an upload that is still being written to), and must not close the origin to everybody.
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, OriginError> {
-        let client = self.0.client.as_ref().ok_or(OriginError::Absent)?;
-        let permit = self.0.breaker.lock().ask(Instant::now());
-        if let Permit::Rest(rest) = permit {
-            return Err(OriginError::Resting(rest));
-        }
+        let Peer::Node(client) = &self.0.peer else {
+            return Err(OriginError::Absent);
+        };
+        self.permit()?;
         request
             .headers_mut()
             .entry(OUTPORT_HOPS)
@@ -193,6 +269,47 @@ impl Origin {
             ClientError::RequestBody(_) => OriginError::RequestBody(Arc::new(error)),
             error => OriginError::Unreachable(Arc::new(error)),
         })
+    }
+
+    /// Sends a question about a repository, by the name that it has there, and returns the answer, whatever its status.
+    pub async fn ask(
+        &self,
+        repo: &RepoName,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, OriginError> {
+        let Peer::Upstream(upstream) = &self.0.peer else {
+            return self.send(request).await;
+        };
+        self.permit()?;
+        // Not within every question to an origin.
+        let answer = Box::pin(upstream.send(repo, request)).await;
+        match &answer {
+            Ok(response) if !is_sick(response.status()) => self.report(true),
+            Ok(_) => {}
+            Err(error) => self.report(is_no(error)),
+        }
+        answer.map_err(OriginError::from)
+    }
+
+    fn permit(&self) -> Result<(), OriginError> {
+        let permit = self.0.breaker.lock().ask(Instant::now());
+        match permit {
+            Permit::Go => Ok(()),
+            Permit::Rest(rest) => Err(OriginError::Resting(rest)),
+        }
+    }
+
+    /// Returns the name that a repository has there, if it may be asked for.
+    pub fn remote(&self, repo: &RepoName) -> Result<RepoName, OriginError> {
+        let Some(definition) = self.definition() else {
+            return Ok(repo.clone());
+        };
+        let remote = definition.remote(repo).ok_or(OriginError::Forbidden)?;
+        if definition.may_pull(&remote) {
+            Ok(remote)
+        } else {
+            Err(OriginError::Forbidden)
+        }
     }
 
     /// Counts content that did not hash to its digest.
@@ -213,23 +330,21 @@ impl Origin {
         reference: &Reference,
         known: Option<&Digest>,
     ) -> Result<ManifestAnswer, OriginError> {
-        let route = Route::FetchManifest {
-            repository: repo.clone(),
-            reference: reference.clone(),
-            fetch: Fetch::Get,
-        };
-        let mut request = request(&route)?;
-        for ty in ManifestType::ALL {
-            let accept = HeaderValue::from_static(ty.as_str());
-            request.headers_mut().append(ACCEPT, accept);
-        }
-        if let Some(known) = known {
-            request
-                .headers_mut()
-                .insert(IF_NONE_MATCH, header(etag(known))?);
-        }
-        self.in_time(async {
-            let response = self.answer(request).await?;
+        let repo = self.remote(repo)?;
+        let limit = self.0.config.tags.question_timeout;
+        self.within(limit, async {
+            if let (Some(known), Some(_)) = (known, self.definition())
+                && self.is_unchanged(&repo, reference, known).await?
+            {
+                return Ok(ManifestAnswer::Unchanged);
+            }
+            let mut request = manifest_request(&repo, reference, Fetch::Get)?;
+            if let (Some(known), None) = (known, self.definition()) {
+                request
+                    .headers_mut()
+                    .insert(IF_NONE_MATCH, header(etag(known))?);
+            }
+            let response = self.answer(&repo, request).await?;
             if response.status() == StatusCode::NOT_MODIFIED && known.is_some() {
                 return Ok(ManifestAnswer::Unchanged);
             }
@@ -240,11 +355,56 @@ impl Origin {
         .await
     }
 
+    /// Asks an upstream whether a tag still points where it did, by HEAD: that is what quotas do not count.
+    async fn is_unchanged(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+        known: &Digest,
+    ) -> Result<bool, OriginError> {
+        let request = manifest_request(repo, reference, Fetch::Head)?;
+        let response = self.answer(repo, request).await?;
+        Ok(told_digest(response.headers()).as_ref() == Some(known))
+    }
+
+    /// Asks an upstream for a list, and returns its headers and the list.
+    pub async fn list(
+        &self,
+        remote: &RepoName,
+        request: Request<Body>,
+        bytes_max: u64,
+    ) -> Result<(HeaderMap, Bytes), OriginError> {
+        self.in_time(async {
+            let response = self.answer(remote, request).await?;
+            let (head, body) = response.into_parts();
+            let list = body.collect_limited(bytes_max).await;
+            let list = list.or(Err(OriginError::Nonsense(
+                "a list that breaks off or is too long",
+            )))?;
+            Ok((head.headers, list))
+        })
+        .await
+    }
+
     /// Asks whether a repository links a blob, and returns the blob's size.
     pub async fn blob_size(&self, repo: &RepoName, digest: &Digest) -> Result<u64, OriginError> {
-        let request = request(&blob_route(repo, digest, Fetch::Head))?;
-        let response = self.in_time(self.answer(request)).await?;
-        content_length(response.headers())
+        let remote = self.remote(repo)?;
+        let request = request(&blob_route(&remote, digest, Fetch::Head))?;
+        let asking = async {
+            let response = self.answer(&remote, request).await?;
+            content_length(response.headers())
+        };
+        match self.in_time(asking).await {
+            // Where an upstream sends is often signed for GET alone.
+            Err(OriginError::Sick(status))
+                if status.is_client_error() && self.definition().is_some() =>
+            {
+                let hops = HeaderValue::from_static("1");
+                let first = self.blob(repo, digest, Span::Within(0..1), hops);
+                Ok(self.in_time(first).await?.size)
+            }
+            answer => answer,
+        }
     }
 
     /// Fetches bytes of a blob; returns when the head of the answer is in. With it, the request has gone through `hops` nodes.
@@ -255,8 +415,11 @@ impl Origin {
         span: Span,
         hops: HeaderValue,
     ) -> Result<IncomingBlob, OriginError> {
-        let mut request = request(&blob_route(repo, digest, Fetch::Get))?;
-        request.headers_mut().insert(OUTPORT_HOPS, hops);
+        let repo = self.remote(repo)?;
+        let mut request = request(&blob_route(&repo, digest, Fetch::Get))?;
+        if self.definition().is_none() {
+            request.headers_mut().insert(OUTPORT_HOPS, hops);
+        }
         let range = match &span {
             Span::From(0) => None,
             Span::From(from) => Some(format!("bytes={from}-")),
@@ -266,7 +429,10 @@ impl Origin {
             request.headers_mut().insert(RANGE, header(range)?);
         }
         let began = Instant::now();
-        let response = self.answer(request).await?;
+        let response = self.answer(&repo, request).await?;
+        if self.definition().is_some() && is_page(response.headers()) {
+            return Err(OriginError::Nonsense("a page instead of a blob"));
+        }
         let size = match (&span, response.status()) {
             (Span::From(0), StatusCode::OK) => content_length(response.headers())?,
             (_, StatusCode::PARTIAL_CONTENT) => partial_size(response.headers(), &span)?,
@@ -284,8 +450,12 @@ impl Origin {
     }
 
     /// Sends a question, and takes only a success or a 304 for an answer.
-    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, OriginError> {
-        let response = self.send(request).await?;
+    async fn answer(
+        &self,
+        repo: &RepoName,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, OriginError> {
+        let response = self.ask(repo, request).await?;
         let status = response.status();
         if is_sick(status) {
             self.report(false);
@@ -293,12 +463,42 @@ impl Origin {
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
         }
+        if self.definition().is_some() {
+            return Err(self.refused_by_upstream(response).await);
+        }
         if !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
             return Err(OriginError::Sick(status));
         }
         Err(OriginError::Refused(Arc::new(
             Refusal::read(response).await,
         )))
+    }
+
+    /// Tells what an upstream's no means: only its own 404 is one.
+    async fn refused_by_upstream(&self, response: Response<Body>) -> OriginError {
+        let is_redirected = response.extensions().get::<Redirected>().is_some();
+        match response.status() {
+            StatusCode::NOT_FOUND if !is_redirected => {
+                let mut refusal = Refusal::read(response).await;
+                // Nothing that it says beside it is for our clients.
+                refusal.headers.clear();
+                refusal.body = Bytes::new();
+                OriginError::Refused(Arc::new(refusal))
+            }
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) if !is_redirected => {
+                OriginError::Denied(status)
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                self.0.breaker.lock().trip(Instant::now());
+                OriginError::Limited(retry_after(response.headers()))
+            }
+            status => {
+                if status.is_server_error() {
+                    self.report(false);
+                }
+                OriginError::Sick(status)
+            }
+        }
     }
 
     async fn read_manifest(
@@ -309,13 +509,10 @@ impl Origin {
         let (head, body) = response.into_parts();
         let content_type = head
             .headers
-            .get(http::header::CONTENT_TYPE)
+            .get(CONTENT_TYPE)
             .cloned()
             .ok_or(OriginError::Nonsense("a manifest without a type"))?;
-        let told = head
-            .headers
-            .get(DOCKER_CONTENT_DIGEST)
-            .and_then(|value| value.to_str().ok()?.parse().ok());
+        let told = told_digest(&head.headers);
         let content = body
             .collect_limited(self.0.config.manifest_bytes_max)
             .await
@@ -324,15 +521,21 @@ impl Origin {
             )))?;
         let digest: Digest = match reference {
             Reference::Digest(digest) => *digest,
-            Reference::Tag(_) => {
-                told.ok_or(OriginError::Nonsense("a manifest without a digest"))?
-            }
+            Reference::Tag(_) => match (told, self.definition()) {
+                (Some(told), _) => told,
+                // Not every upstream says.
+                (None, Some(_)) => Algorithm::Sha256.digest(&content),
+                (None, None) => return Err(OriginError::Nonsense("a manifest without a digest")),
+            },
         };
         if digest.algorithm().digest(&content) != digest {
             self.count_mismatch();
             return Err(OriginError::Nonsense(
                 "a manifest that does not hash to its digest",
             ));
+        }
+        if self.definition().is_some() && !is_object(&content) {
+            return Err(OriginError::Nonsense("something that is no manifest"));
         }
         Ok(Manifest {
             digest,
@@ -346,7 +549,14 @@ impl Origin {
         &self,
         question: impl Future<Output = Result<T, OriginError>>,
     ) -> Result<T, OriginError> {
-        let limit = self.0.config.answer_timeout;
+        self.within(self.0.config.answer_timeout, question).await
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        question: impl Future<Output = Result<T, OriginError>>,
+    ) -> Result<T, OriginError> {
         timeout(limit, question).await.unwrap_or_else(|_| {
             self.report(false);
             Err(OriginError::Slow(limit))
@@ -373,6 +583,55 @@ fn is_sick(status: StatusCode) -> bool {
         status,
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
     )
+}
+
+/// Whether an upstream said no, and not nothing.
+fn is_no(error: &UpstreamError) -> bool {
+    matches!(error, UpstreamError::Token(error) if error.is_no())
+}
+
+/// Whether it is JSON of an object, as every manifest is: not a page that says sorry.
+fn is_object(content: &[u8]) -> bool {
+    content.trim_ascii_start().starts_with(b"{")
+}
+
+/// Whether it is for people: what stands between us and an upstream answers so, with a 200.
+fn is_page(headers: &HeaderMap) -> bool {
+    let ty = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    ty.is_some_and(|ty| ty.to_ascii_lowercase().starts_with(b"text/html"))
+}
+
+/// Returns how long one is asked to wait (RFC 9110 section 10.2.3); a date, and nothing, are taken for a while.
+fn retry_after(headers: &HeaderMap) -> Duration {
+    let told = headers.get(RETRY_AFTER);
+    let seconds = told.and_then(|value| value.to_str().ok()?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(RETRY_AFTER_SECONDS))
+}
+
+fn told_digest(headers: &HeaderMap) -> Option<Digest> {
+    headers
+        .get(DOCKER_CONTENT_DIGEST)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+fn manifest_request(
+    repo: &RepoName,
+    reference: &Reference,
+    fetch: Fetch,
+) -> Result<Request<Body>, OriginError> {
+    let mut request = request(&Route::FetchManifest {
+        repository: repo.clone(),
+        reference: reference.clone(),
+        fetch,
+    })?;
+    for ty in ManifestType::ALL {
+        let accept = HeaderValue::from_static(ty.as_str());
+        request.headers_mut().append(ACCEPT, accept);
+    }
+    Ok(request)
 }
 
 fn blob_route(repo: &RepoName, digest: &Digest, fetch: Fetch) -> Route {
@@ -437,9 +696,25 @@ impl OriginError {
             | Self::Unreachable(_)
             | Self::Slow(_)
             | Self::Sick(_)
+            | Self::Denied(_)
+            | Self::Token(_)
+            | Self::Limited(_)
             | Self::Nonsense(_) => true,
-            Self::Refused(_) | Self::RequestBody(_) | Self::Busy | Self::Ending => false,
+            Self::Refused(_)
+            | Self::Forbidden
+            | Self::RequestBody(_)
+            | Self::Busy
+            | Self::Ending => false,
         }
+    }
+
+    /// Returns that it does not exist.
+    pub fn not_found() -> Self {
+        Self::Refused(Arc::new(Refusal {
+            status: StatusCode::NOT_FOUND,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }))
     }
 
     /// Whether the origin said that it does not exist.
@@ -448,9 +723,28 @@ impl OriginError {
     }
 }
 
+impl From<UpstreamError> for OriginError {
+    fn from(error: UpstreamError) -> Self {
+        match error {
+            UpstreamError::Client(error) => Self::Unreachable(Arc::new(error)),
+            UpstreamError::Token(error) => Self::Token(error),
+            UpstreamError::TooManyRedirects => Self::Nonsense("redirects without an end"),
+            UpstreamError::BadRedirect => Self::Nonsense("a redirect to nowhere"),
+        }
+    }
+}
+
 // === impl Refusal ===
 
 impl Refusal {
+    /// Whether the origin said that it has no such repository, and not only nothing of that name in it.
+    pub fn is_of_unknown_name(&self) -> bool {
+        let body: Option<serde_json::Value> = serde_json::from_slice(&self.body).ok();
+        let code = body.as_ref().map(|body| &body["errors"][0]["code"]);
+        // Asked by HEAD, it does not say: what may be hosted is not asked for elsewhere.
+        self.status == StatusCode::NOT_FOUND && code.is_some_and(|code| code == "NAME_UNKNOWN")
+    }
+
     async fn read(response: Response<Body>) -> Self {
         let (head, body) = response.into_parts();
         let mut headers = head.headers;

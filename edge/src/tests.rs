@@ -11,6 +11,7 @@ mod origin;
 mod pulls;
 mod rot;
 mod siblings;
+mod upstreams;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use outport_core::breaker::BreakerConfig;
 use outport_core::config::Sources;
 use outport_core::oci::digest::{Algorithm, Digest};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::source::{OriginConfig, TagConfig};
 use crate::{Edge, Listeners, Seams};
 use origin::ScriptedOrigin;
 
@@ -58,6 +61,24 @@ struct Begun {
     headers: HeaderMap,
     body: Incoming,
     connection: JoinHandle<()>,
+}
+
+/// Returns how somebody is asked who is not given up.
+pub(crate) const fn questions() -> OriginConfig {
+    OriginConfig {
+        answer_timeout: Duration::from_secs(9),
+        manifest_bytes_max: 1 << 20,
+        breaker: BreakerConfig {
+            failures: 99,
+            min_rest: Duration::ZERO,
+            max_rest: Duration::ZERO,
+        },
+        tags: TagConfig {
+            fresh_for: Duration::ZERO,
+            stale_after: None,
+            question_timeout: Duration::from_secs(9),
+        },
+    }
 }
 
 /// How long a test waits for what should happen at once.
@@ -147,7 +168,10 @@ impl RunningEdge {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.header("host", "edge").body(Full::new(body));
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", "edge");
+        }
+        let request = request.body(Full::new(body));
         let response = tokio::time::timeout(PATIENCE, sender.send_request(request.unwrap()))
             .await
             .unwrap()?;

@@ -52,6 +52,19 @@ impl Containers {
         Self { sandbox }
     }
 
+    /// Makes `mirror` the place to ask for what a registry of some name has.
+    pub fn mirror(&self, registry: &str, mirror: SocketAddr) {
+        let path = self.sandbox.join("registries.conf");
+        let mut text = fs::read_to_string(&path).unwrap();
+        write!(
+            text,
+            "[[registry]]\nprefix = \"{registry}\"\nlocation = \"{registry}\"\n\
+             [[registry.mirror]]\nlocation = \"{mirror}/{registry}\"\ninsecure = true\n"
+        )
+        .unwrap();
+        fs::write(path, text).unwrap();
+    }
+
     /// Runs `podman ARGS` over a storage of some name.
     #[track_caller]
     pub fn podman(&self, storage: &str, args: &[&str]) -> String {

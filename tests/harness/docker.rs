@@ -2,6 +2,7 @@
 //!
 //! It has no bridge and touches no firewall: it is here to pull and push. What listens on loopback is plain HTTP to it.
 
+use std::net::SocketAddr;
 use std::process::Command;
 
 use crate::sandbox::{Daemon, Sandbox, refusal, run};
@@ -24,8 +25,18 @@ impl Docker {
 
     /// Starts one that holds nothing in a sandbox.
     pub fn start_in(sandbox: Sandbox) -> Self {
+        Self::configured(sandbox, "")
+    }
+
+    /// Starts one that asks `mirror` for what Docker Hub has.
+    pub fn start_with_mirror(mirror: SocketAddr) -> Self {
+        let more = format!(r#", "registry-mirrors": ["http://{mirror}"]"#);
+        Self::configured(Sandbox::new(), &more)
+    }
+
+    fn configured(sandbox: Sandbox, more: &str) -> Self {
         let config = format!(
-            r#"{{"deprecated-key-path": "{}"}}"#,
+            r#"{{"deprecated-key-path": "{}"{more}}}"#,
             sandbox.text("key.json")
         );
         sandbox.write("daemon.json", config);

@@ -18,6 +18,7 @@ pub mod door;
 pub mod node;
 pub mod postgres;
 pub mod process;
+pub mod registry;
 pub mod s3;
 pub mod sqlite;
 pub mod strace;

@@ -10,6 +10,7 @@ mod docker;
 mod large;
 mod podman;
 mod skopeo;
+mod upstream;
 
 use std::net::SocketAddr;
 

@@ -16,6 +16,7 @@
 mod avoid;
 mod base_url;
 mod connect;
+mod guard;
 mod outgoing;
 
 use std::collections::VecDeque;
@@ -39,6 +40,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 
 pub use base_url::{BadBaseUrl, BaseUrl};
+pub use guard::{Guard, NotPublic};
 
 use crate::body::Body;
 use crate::net::respond::chain;
@@ -85,6 +87,8 @@ pub struct Config {
     pub avoid_for: Duration,
     /// A file of certificates (PEM) to trust beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// Which addresses may be connected to.
+    pub guard: Guard,
 }
 
 /// A client of a registry; a clone shares its connections.
@@ -195,34 +199,60 @@ impl Client {
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, ClientError> {
         let Inner { urls, avoid, .. } = &*self.0;
         let order = avoid.lock().order(Instant::now());
-        let permit = self.permit(&urls[order[0]]).await?;
+        let urls = order.into_iter().map(|index| (&urls[index], Some(index)));
+        self.send_to_any(urls.collect(), request).await
+    }
+
+    /// Sends a request as [`Self::send`] does, to a place that the registry has told.
+    pub async fn send_to(
+        &self,
+        url: &BaseUrl,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ClientError> {
+        self.send_to_any([(url, None)].into(), request).await
+    }
+
+    /// Sends a request to the first of several URLs, by their numbers, that takes it.
+    async fn send_to_any(
+        &self,
+        mut left: VecDeque<(&BaseUrl, Option<usize>)>,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ClientError> {
+        let avoid = &self.0.avoid;
         let (mut parts, body) = request.into_parts();
         parts.headers = sent_headers(&parts.headers);
         let is_safe = parts.method.is_safe();
         let transfer = Transfer::new(body);
-        let mut left = VecDeque::from(order);
+        let mut permit = None;
         let mut broke = false;
         loop {
-            let Some(index) = left.pop_front() else {
+            let Some((url, index)) = left.pop_front() else {
                 // Cannot be: the loop returns with the last of them.
                 return Err(ClientError::RequestBody(io::ErrorKind::Other.into()));
             };
-            let outcome = self.attempt(&urls[index], &parts, &transfer).await;
+            let held = match permit.take() {
+                Some(held) => held,
+                None => self.permit(url).await?,
+            };
+            let outcome = self.attempt(url, &parts, &transfer).await;
             let error = match outcome {
                 Ok(response) => {
-                    avoid.lock().works(index);
-                    return Ok(self.received(response, permit));
+                    if let Some(index) = index {
+                        avoid.lock().works(index);
+                    }
+                    return Ok(self.received(response, held));
                 }
                 Err(error) => error,
             };
+            permit = Some(held);
             if let Some(error) = transfer.take_failure() {
                 return Err(ClientError::RequestBody(error));
             }
             if matches!(error, ClientError::Broken { .. }) && !broke {
                 // Most likely a connection that the other side closed while it was idle.
                 broke = true;
-                left.push_front(index);
-            } else {
+                left.push_front((url, index));
+            } else if let Some(index) = index {
                 avoid.lock().fails(index, Instant::now());
             }
             let repeatable = is_safe || matches!(error, ClientError::Unreachable { .. });
@@ -343,6 +373,7 @@ impl Default for Config {
             max_requests: 1024,
             avoid_for: Duration::from_secs(5),
             ca_file: None,
+            guard: Guard::Open,
         }
     }
 }

@@ -203,6 +203,28 @@ impl Route {
         }
     }
 
+    /// Returns the same question about another repository; none of a route that changes something, or is about none.
+    #[must_use]
+    pub fn asked_of(&self, repository: RepoName) -> Option<Self> {
+        let mut route = self.clone();
+        match &mut route {
+            Self::FetchManifest {
+                repository: asked, ..
+            }
+            | Self::FetchBlob {
+                repository: asked, ..
+            }
+            | Self::ListTags {
+                repository: asked, ..
+            }
+            | Self::ListReferrers {
+                repository: asked, ..
+            } => *asked = repository,
+            _ => return None,
+        }
+        Some(route)
+    }
+
     /// Returns the name it has in logs and metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! From whom a blob comes: the siblings of the region in their order, then the origin.
+//! From whom a blob comes: the siblings of the region in their order, then the origin, or the upstream that the repository is of.
 //!
 //! What: [`Sources::blob`] asks the digest's owner in the region, the next one when that is away, and the origin when this
 //! node is the owner itself or no sibling helps.
@@ -17,6 +17,7 @@ use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::RepoName;
 use tokio::time::timeout;
 
+use super::registries::Registries;
 use super::ring::Ring;
 use super::{IncomingBlob, Origin, OriginError, Span};
 use crate::cache::table::Home;
@@ -28,7 +29,7 @@ pub struct Sources(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    origin: Origin,
+    registries: Registries,
     ring: Ring,
     siblings: Vec<Origin>,
     overtake_after: Duration,
@@ -85,13 +86,13 @@ const HOPS_TO_ORIGIN: HeaderValue = HeaderValue::from_static("2");
 impl Sources {
     /// Returns the sources of a node in `ring`, whose `siblings` are in the ring's order.
     pub fn new(
-        origin: Origin,
+        registries: Registries,
         ring: Ring,
         siblings: Vec<Origin>,
         overtake_after: Duration,
     ) -> Self {
         Self(Arc::new(Inner {
-            origin,
+            registries,
             ring,
             siblings,
             overtake_after,
@@ -159,7 +160,9 @@ impl Sources {
     /// Takes note that a source sent wrong bytes.
     pub fn distrust(&self, kind: SourceKind, digest: &Digest) {
         match kind {
-            SourceKind::Origin => self.0.origin.count_mismatch(),
+            SourceKind::Origin | SourceKind::Upstream => {
+                self.0.registries.origin().count_mismatch();
+            }
             // That is put aside.
             SourceKind::Disk => {}
             // Whoever it was of them: the download of this digest asks the first.
@@ -183,8 +186,14 @@ impl Sources {
         &self,
         question: &Question<'_>,
     ) -> Result<(IncomingBlob, SourceKind), OriginError> {
-        let blob = ask(&self.0.origin, question, HOPS_TO_ORIGIN).await?;
-        Ok((blob, SourceKind::Origin))
+        let registry = self.0.registries.of(question.repo);
+        let blob = ask(registry, question, HOPS_TO_ORIGIN).await?;
+        let kind = if registry.definition().is_some() {
+            SourceKind::Upstream
+        } else {
+            SourceKind::Origin
+        };
+        Ok((blob, kind))
     }
 }
 
@@ -194,7 +203,7 @@ async fn ask(
     hops: HeaderValue,
 ) -> Result<IncomingBlob, OriginError> {
     let span = question.span.clone();
-    let asking = source.blob(question.repo, question.digest, span, hops);
+    let asking = Box::pin(source.blob(question.repo, question.digest, span, hops));
     match question.patience {
         Patience::Client => source.in_time(asking).await,
         Patience::Download => asking.await,

@@ -7,17 +7,17 @@ use bytes::Bytes;
 use outport_core::net::client::{self, Client};
 
 use super::origin::{Fault, ScriptedOrigin};
-use super::{content, sha256};
+use super::{content, questions, sha256};
 use crate::download::attendance::Attendance;
 use crate::download::follower::follow;
 use crate::download::landing::tests::landing;
 use crate::download::landing::{Landing, Writer};
 use crate::metrics::OriginMetrics;
+use crate::source::Origin;
+use crate::source::registries::Registries;
 use crate::source::ring::Ring;
 use crate::source::sources::{Reach, Sources};
 use crate::source::through::Through;
-use crate::source::{Origin, OriginConfig};
-use outport_core::breaker::BreakerConfig;
 
 const LAYER: usize = 1_000_000;
 
@@ -39,18 +39,10 @@ impl Abandoned {
         origin.put_blob("a", &blob);
         let url = format!("http://{}", origin.address).parse().unwrap();
         let client = Client::new(vec![url], client::Config::default()).unwrap();
-        let config = OriginConfig {
-            answer_timeout: Duration::from_secs(9),
-            manifest_bytes_max: 1 << 20,
-            breaker: BreakerConfig {
-                failures: 99,
-                min_rest: Duration::ZERO,
-                max_rest: Duration::ZERO,
-            },
-        };
+        let asked = Origin::new(Some(client), questions(), OriginMetrics::default());
         let through = Through {
             sources: Sources::new(
-                Origin::new(Some(client), config, OriginMetrics::default()),
+                Registries::new((asked, Vec::new()), Vec::new(), None),
                 Ring::new("edge-1".to_owned(), Vec::new()),
                 Vec::new(),
                 Duration::MAX,

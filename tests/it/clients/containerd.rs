@@ -4,6 +4,7 @@ use harness::containerd::{Containerd, Listed};
 use harness::document::{OCI_INDEX, OCI_MANIFEST};
 use harness::door::Site;
 use harness::images::{DEBIAN, Images, MULTI, ZSTD};
+use harness::node::{Edge, Origin};
 
 use super::{containers, push, resolve};
 
@@ -104,7 +105,11 @@ async fn pushes_what_the_others_pull() {
 
 #[tokio::test]
 async fn takes_an_edge_for_a_mirror() {
-    let site = Site::start().await;
+    let origin = Origin::start().await;
+    let url = format!("http://{}", origin.address());
+    let sets = [r#"origin.names=["registry.test"]"#.to_owned()];
+    let edge = Edge::start_with(&url, &sets).await;
+    let site = Site { edge, origin };
     let (images, tools, ctr) = (Images::shared(), containers(&site), Containerd::start());
     push(&tools, MULTI, site.origin.address(), "t/multi:1");
     // Each of its requests to the edge says `?ns=registry.test`.

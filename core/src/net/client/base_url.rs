@@ -40,9 +40,22 @@ impl BaseUrl {
         self.scheme == Scheme::HTTPS
     }
 
+    /// Returns the scheme.
+    pub fn scheme(&self) -> &str {
+        self.scheme.as_str()
+    }
+
     /// Returns host and, where given, port.
     pub const fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// Returns where an absolute URL leads to, without its path.
+    pub fn of(uri: &Uri) -> Result<Self, BadBaseUrl> {
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(BadBaseUrl::Malformed);
+        };
+        format!("{scheme}://{authority}").parse()
     }
 
     /// Returns the URL of a path, given with its query.

@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower::Service;
 
+use super::guard::{Guard, GuardedResolver};
 use super::{BadClient, Config};
 
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
@@ -31,15 +32,17 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Makes connections.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    https: HttpsConnector<HttpConnector>,
+    https: HttpsConnector<HttpConnector<GuardedResolver>>,
     connect_timeout: Duration,
+    guard: Guard,
 }
 
 // === impl Connector ===
 
 impl Connector {
     pub(super) fn new(config: &Config) -> Result<Self, BadClient> {
-        let mut http = HttpConnector::new();
+        let resolver = GuardedResolver::new(config.guard.clone());
+        let mut http = HttpConnector::new_with_resolver(resolver);
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_keepalive(Some(TCP_KEEPALIVE));
@@ -58,6 +61,7 @@ impl Connector {
         Ok(Self {
             https,
             connect_timeout: config.connect_timeout,
+            guard: config.guard.clone(),
         })
     }
 }
@@ -95,8 +99,10 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connect_timeout = self.connect_timeout;
+        let checked = self.guard.check_literal(uri.host().unwrap_or_default());
         let connecting = self.https.call(uri);
         Box::pin(async move {
+            checked?;
             match timeout(connect_timeout, connecting).await {
                 Ok(connected) => connected,
                 Err(elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, elapsed).into()),

@@ -1,0 +1,196 @@
+//! A third-party registry, asked as its own clients ask it.
+//!
+//! What: [`Upstream::send`] sends a question to an upstream, answers its challenge, and follows where it sends for the content.
+//!
+//! Invariants: credentials and tokens go to the upstream's own URL and to token hosts that the configuration names, to nobody
+//! else, whatever a redirect or a realm says. No address that is not public is connected to unless the configuration names
+//! its host. A redirect is followed for one answer and not remembered: who goes on later asks the upstream again, because
+//! where it sends is signed for minutes.
+//!
+//! Failure: [`UpstreamError`] tells a no from a silence. Cancellation: dropping the future drops the request; a token that
+//! another request waits for goes on being fetched for that.
+
+mod challenge;
+mod definition;
+mod pattern;
+mod tokens;
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, LOCATION};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Uri};
+
+pub use self::definition::{Credentials, Definition};
+pub use self::pattern::{BadPattern, Pattern};
+pub use self::tokens::TokenError;
+use self::tokens::{Grant, Tokens};
+use crate::body::Body;
+use crate::net::client::{self, BadClient, BaseUrl, Client, ClientError, Guard};
+use crate::oci::reference::RepoName;
+
+/// An upstream; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Upstream(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    definition: Arc<Definition>,
+    client: Client,
+    tokens: Tokens,
+}
+
+/// An upstream gave no answer to go by.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// It, or where it sent, could not be asked.
+    #[error("ask the upstream")]
+    Client(#[from] ClientError),
+    /// It lets nobody in without what could not be had.
+    #[error("be let in by the upstream")]
+    Token(#[source] Arc<TokenError>),
+    /// It sent on and on.
+    #[error("the upstream redirected more than {REDIRECTS_MAX} times")]
+    TooManyRedirects,
+    /// It sent to what is no URL that may be asked.
+    #[error("the upstream redirected to no url that may be asked")]
+    BadRedirect,
+}
+
+/// Among the extensions of an answer that came from where the upstream sent, and not from itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redirected;
+
+/// How often in a row is followed.
+const REDIRECTS_MAX: usize = 5;
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// Returns an upstream that is asked within the bounds of `config`.
+    pub fn new(definition: Definition, config: client::Config) -> Result<Self, BadClient> {
+        let config = client::Config {
+            ca_file: definition.ca_file.clone().or(config.ca_file),
+            guard: Guard::Public {
+                named: definition.named_hosts().into(),
+            },
+            ..config
+        };
+        let definition = Arc::new(definition);
+        Ok(Self(Arc::new(Inner {
+            client: Client::new(vec![definition.url.clone()], config)?,
+            tokens: Tokens::new(Arc::clone(&definition)),
+            definition,
+        })))
+    }
+
+    /// Returns what it was configured as.
+    pub fn definition(&self) -> &Definition {
+        &self.0.definition
+    }
+
+    /// Asks a question about a repository, named as it is there, and returns the answer, whatever its status.
+    ///
+    /// The request has no body, and a URI of path and query only.
+    pub async fn send(
+        &self,
+        repo: &RepoName,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let Inner { client, tokens, .. } = &*self.0;
+        let (asked, _) = request.into_parts();
+        let scope = format!("repository:{repo}:pull");
+        let granted = tokens.granted(&scope).await;
+        let mut response = client.send(repeated(&asked, granted.as_ref())).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            if granted.is_some() {
+                tokens.forget(&scope).await;
+            }
+            let granting = tokens.grant(client, &scope, response.headers());
+            let granted = granting.await.map_err(UpstreamError::Token)?;
+            response = client.send(repeated(&asked, Some(&granted))).await?;
+            if response.status() == StatusCode::UNAUTHORIZED {
+                // The next request finds out whether that has changed.
+                tokens.forget(&scope).await;
+            }
+        }
+        self.follow(&asked, response).await
+    }
+
+    /// Follows redirects, with nothing that the upstream alone is to see.
+    async fn follow(
+        &self,
+        asked: &Parts,
+        mut response: Response<Body>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let mut at = self.0.definition.url.clone();
+        for _ in 0..REDIRECTS_MAX {
+            let Some(target) = redirect(&at, &response)? else {
+                return Ok(response);
+            };
+            let mut next = repeated(asked, None);
+            let path = target.path_and_query().cloned();
+            *next.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+            at = BaseUrl::of(&target).or(Err(UpstreamError::BadRedirect))?;
+            if self.0.definition.url.is_https() && !at.is_https() {
+                return Err(UpstreamError::BadRedirect);
+            }
+            response = self.0.client.send_to(&at, next).await?;
+            response.extensions_mut().insert(Redirected);
+        }
+        match redirect(&at, &response)? {
+            None => Ok(response),
+            Some(_) => Err(UpstreamError::TooManyRedirects),
+        }
+    }
+}
+
+/// Returns the request that asks so.
+fn repeated(asked: &Parts, grant: Option<&Grant>) -> Request<Body> {
+    debug_assert!(
+        [Method::GET, Method::HEAD].contains(&asked.method),
+        "only questions are asked"
+    );
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = asked.method.clone();
+    *request.uri_mut() = asked.uri.clone();
+    request.headers_mut().clone_from(&asked.headers);
+    request.headers_mut().remove(AUTHORIZATION);
+    if let Some(grant) = grant {
+        let header = grant.header.clone();
+        request.headers_mut().insert(AUTHORIZATION, header);
+    }
+    request
+}
+
+/// Returns where an answer from `at` sends, if it does.
+fn redirect(at: &BaseUrl, response: &Response<Body>) -> Result<Option<Uri>, UpstreamError> {
+    let is_redirect = matches!(
+        response.status(),
+        StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::SEE_OTHER
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT
+    );
+    if !is_redirect {
+        return Ok(None);
+    }
+    let location = response.headers().get(LOCATION);
+    let location = location.and_then(|location| location.to_str().ok());
+    let location = location.ok_or(UpstreamError::BadRedirect)?;
+    // The fragment is the client's own.
+    let location = location.split('#').next().unwrap_or_default();
+    let absolute = match location {
+        _ if location.starts_with("//") => format!("{}:{location}", at.scheme()),
+        _ if location.starts_with('/') => {
+            format!("{}://{}{location}", at.scheme(), at.authority())
+        }
+        _ => location.to_owned(),
+    };
+    let target: Uri = absolute.parse().or(Err(UpstreamError::BadRedirect))?;
+    Ok(Some(target))
+}
+
+#[cfg(test)]
+mod tests;

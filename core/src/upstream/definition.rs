@@ -1,0 +1,217 @@
+//! Which upstreams there are, and what each may be asked for.
+
+use std::path::PathBuf;
+
+use super::pattern::Pattern;
+use crate::config::Secret;
+use crate::net::client::BaseUrl;
+use crate::oci::reference::RepoName;
+
+/// An upstream, as it is configured.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    /// What images of it are called by: `docker.io`. The first part of the names of its repositories here.
+    pub name: String,
+    /// Other names that clients know it by.
+    pub aliases: Vec<String>,
+    /// Host names of ours that stand for it.
+    pub hostnames: Vec<String>,
+    /// Where its API is.
+    pub url: BaseUrl,
+    /// Whether a name of one part is that of a repository below `library`.
+    pub has_library: bool,
+    /// Who it is asked as; nobody by default.
+    pub credentials: Option<Credentials>,
+    /// Hosts that credentials go to beside its own, with their ports if those are not the scheme's.
+    pub token_hosts: Vec<String>,
+    /// Hosts that it may send to although their addresses are not public.
+    pub private_hosts: Vec<String>,
+    /// A file of certificates (PEM) to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Which repositories may be asked for; all of them when empty.
+    pub allow: Vec<Pattern>,
+    /// Which may not, whatever is allowed.
+    pub deny: Vec<Pattern>,
+}
+
+/// A user of an upstream.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// The name.
+    pub username: String,
+    /// The password, or a token in its place.
+    pub password: Secret,
+}
+
+/// An upstream that everybody knows.
+struct Public {
+    name: &'static str,
+    url: &'static str,
+    aliases: &'static [&'static str],
+    token_hosts: &'static [&'static str],
+}
+
+const PUBLIC: [Public; 7] = [
+    Public {
+        name: "docker.io",
+        url: "https://registry-1.docker.io",
+        aliases: &["index.docker.io", "registry-1.docker.io"],
+        token_hosts: &["auth.docker.io"],
+    },
+    Public::at("ghcr.io", "https://ghcr.io"),
+    Public::at("quay.io", "https://quay.io"),
+    Public::at("registry.k8s.io", "https://registry.k8s.io"),
+    Public::at("gcr.io", "https://gcr.io"),
+    Public::at("public.ecr.aws", "https://public.ecr.aws"),
+    Public::at("mcr.microsoft.com", "https://mcr.microsoft.com"),
+];
+
+/// Where names of one part are those of repositories below `library`.
+const HAS_LIBRARY: &str = "docker.io";
+
+// === impl Definition ===
+
+impl Definition {
+    /// Returns the names of the upstreams that need no URL.
+    pub fn public_names() -> impl Iterator<Item = &'static str> {
+        PUBLIC.iter().map(|public| public.name)
+    }
+
+    /// Returns an upstream that everybody knows.
+    pub fn public(name: &str) -> Option<Self> {
+        let public = PUBLIC.iter().find(|public| public.name == name)?;
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Some(Self {
+            aliases: owned(public.aliases),
+            token_hosts: owned(public.token_hosts),
+            ..Self::new(name.to_owned(), public.url.parse().ok()?)
+        })
+    }
+
+    /// Returns one that is known by nothing but its name.
+    pub fn new(name: String, url: BaseUrl) -> Self {
+        Self {
+            has_library: name == HAS_LIBRARY,
+            name,
+            aliases: Vec::new(),
+            hostnames: Vec::new(),
+            url,
+            credentials: None,
+            token_hosts: Vec::new(),
+            private_hosts: Vec::new(),
+            ca_file: None,
+            allow: Vec::new(),
+            deny: Vec::new(),
+        }
+    }
+
+    /// Whether a client means it by what it calls the registry it talks to.
+    pub fn is_called(&self, ns: &str) -> bool {
+        let mut names = self.aliases.iter().chain([&self.name]);
+        names.any(|name| name.eq_ignore_ascii_case(ns))
+    }
+
+    /// Whether it may be asked for a repository, named as it is there.
+    pub fn may_pull(&self, repo: &RepoName) -> bool {
+        let matches = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(repo));
+        !matches(&self.deny) && (self.allow.is_empty() || matches(&self.allow))
+    }
+
+    /// Returns the name of a repository here for what a client calls it; none when it is too long.
+    pub fn local(&self, repo: &RepoName) -> Option<RepoName> {
+        let library = if self.has_library && !repo.as_str().contains('/') {
+            "library/"
+        } else {
+            ""
+        };
+        format!("{}/{library}{repo}", self.name).parse().ok()
+    }
+
+    /// Returns the name that a repository of it has there, or none when it is not one of its.
+    pub fn remote(&self, local: &RepoName) -> Option<RepoName> {
+        let rest = local.as_str().strip_prefix(&self.name)?;
+        rest.strip_prefix('/')?.parse().ok()
+    }
+
+    /// Whether credentials may go to a URL.
+    pub(super) fn is_own(&self, url: &BaseUrl) -> bool {
+        if url.authority() == self.url.authority() {
+            return true;
+        }
+        let authority = url.authority().as_str();
+        let mut hosts = self.token_hosts.iter();
+        hosts.any(|host| host.eq_ignore_ascii_case(authority))
+    }
+
+    /// Returns the hosts that the configuration names.
+    pub(super) fn named_hosts(&self) -> Vec<String> {
+        let without_port = |host: &String| {
+            let parsed: Option<http::uri::Authority> = host.parse().ok();
+            parsed.map_or_else(|| host.clone(), |authority| authority.host().to_owned())
+        };
+        let told = self.token_hosts.iter().chain(&self.private_hosts);
+        let mut hosts: Vec<_> = told.map(without_port).collect();
+        hosts.push(self.url.authority().host().to_owned());
+        hosts
+    }
+}
+
+// === impl Public ===
+
+impl Public {
+    const fn at(name: &'static str, url: &'static str) -> Self {
+        Self {
+            name,
+            url,
+            aliases: &[],
+            token_hosts: &[],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_same_whichever_way() {
+        let hub = Definition::public("docker.io").unwrap();
+        for (called, local) in [
+            ("alpine", "docker.io/library/alpine"),
+            ("library/alpine", "docker.io/library/alpine"),
+            ("team/app", "docker.io/team/app"),
+        ] {
+            assert_eq!(hub.local(&called.parse().unwrap()).unwrap().as_str(), local);
+        }
+        let local = "docker.io/library/alpine".parse().unwrap();
+        assert_eq!(hub.remote(&local).unwrap().as_str(), "library/alpine");
+        for other in ["docker.io", "docker.iox/a", "ghcr.io/a"] {
+            assert_eq!(hub.remote(&other.parse().unwrap()), None, "{other}");
+        }
+        let ghcr = Definition::public("ghcr.io").unwrap();
+        let local = ghcr.local(&"tool".parse().unwrap()).unwrap();
+        assert_eq!(local.as_str(), "ghcr.io/tool");
+    }
+
+    #[test]
+    fn all_public_ones_are_well_formed() {
+        for name in Definition::public_names() {
+            let definition = Definition::public(name).unwrap();
+            assert!(definition.is_called(name));
+            assert!(definition.url.is_https());
+            assert!(name.parse::<RepoName>().is_ok());
+        }
+    }
+
+    #[test]
+    fn what_is_denied_is_not_allowed() {
+        let mut hub = Definition::public("docker.io").unwrap();
+        let may = |hub: &Definition, repo: &str| hub.may_pull(&repo.parse().unwrap());
+        assert!(may(&hub, "team/app"));
+        hub.allow = vec!["library/*".parse().unwrap()];
+        hub.deny = vec!["library/evil".parse().unwrap()];
+        assert!(may(&hub, "library/alpine"));
+        assert!(!may(&hub, "team/app"));
+        assert!(!may(&hub, "library/evil"));
+    }
+}

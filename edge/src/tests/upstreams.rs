@@ -1,0 +1,369 @@
+//! Registries that are pulled through.
+
+mod scripted;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Method, StatusCode};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use self::scripted::{Behaviour, ScriptedUpstream};
+use super::{Answer, RunningEdge, content, sha256};
+
+/// How long a client that is answered from what is here may wait (PROMISES C1).
+const STALE_MAX: Duration = Duration::from_millis(300);
+
+/// How long one that cannot be answered may (PROMISES A7).
+const UNAVAILABLE_MAX: Duration = Duration::from_secs(2);
+
+const USER: [&str; 2] = ["upstream.0.username=user", "upstream.0.password=secret"];
+
+struct Rig {
+    upstream: ScriptedUpstream,
+    edge: RunningEdge,
+    _cache: TempDir,
+}
+
+impl Rig {
+    async fn new(set: &[&str]) -> Self {
+        let upstream = ScriptedUpstream::start().await;
+        let cache = TempDir::new().unwrap();
+        let mut sets = vec![
+            "origin.urls=[]".to_owned(),
+            "upstream.0.name=hub".to_owned(),
+            "upstream.0.aliases=[\"hub.example\"]".to_owned(),
+            "upstream.0.hostnames=[\"mirror.corp\"]".to_owned(),
+            format!("upstream.0.url=http://{}", upstream.address),
+            "upstreams.default=hub".to_owned(),
+            "upstreams.tags_fresh_for=0s".to_owned(),
+            "upstreams.min_rest=1ms".to_owned(),
+            "upstreams.max_rest=1ms".to_owned(),
+        ];
+        sets.extend(set.iter().map(|&set| set.to_owned()));
+        let sets: Vec<_> = sets.iter().map(String::as_str).collect();
+        let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let edge = RunningEdge::start(cache.path(), nobody, &sets).await;
+        Self {
+            upstream,
+            edge,
+            _cache: cache,
+        }
+    }
+
+    async fn timed(&self, path: &str) -> (Answer, Duration) {
+        let began = Instant::now();
+        let answer = self.edge.get(path).await;
+        (answer, began.elapsed())
+    }
+}
+
+fn manifest(text: &str) -> Bytes {
+    format!("{{\"schemaVersion\":2,\"text\":\"{text}\"}}").into()
+}
+
+fn code(answer: &Answer) -> String {
+    let body: serde_json::Value = serde_json::from_slice(answer.body.as_ref().unwrap()).unwrap();
+    body["errors"][0]["code"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn four_ways_to_name_an_image_give_the_same_bytes_stored_once() {
+    let rig = Rig::new(&[]).await;
+    let (image, blob) = (manifest("a"), content(100_000, 1));
+    rig.upstream.put_manifest("org/app", "1", &image);
+    rig.upstream.put_blob("org/app", &blob);
+    let digest = sha256(&blob);
+    for (name, query, host) in [
+        ("hub/org/app", "", None),
+        ("org/app", "?ns=hub", None),
+        ("org/app", "?ns=hub.example", None),
+        ("org/app", "", Some(("host", "mirror.corp"))),
+        ("org/app", "", None),
+    ] {
+        let headers: Vec<_> = host.into_iter().collect();
+        let get = async |path: String| {
+            let begun = rig.edge.begin(Method::GET, &path, &headers).await;
+            begun.finish().await
+        };
+        let answer = get(format!("/v2/{name}/manifests/1{query}")).await;
+        assert_eq!(answer.status, 200, "{name}{query}");
+        assert_eq!(answer.body, Some(image.clone()));
+        let by_digest = get(format!("/v2/{name}/manifests/{}{query}", sha256(&image))).await;
+        assert_eq!(by_digest.body, Some(image.clone()));
+        let answer = get(format!("/v2/{name}/blobs/{digest}{query}")).await;
+        assert_eq!(answer.body, Some(blob.clone()), "{name}{query}");
+        rig.edge.settle().await;
+    }
+    assert_eq!(rig.upstream.count("GET", "/manifests/"), 1);
+    assert_eq!(rig.upstream.count("GET", "/blobs/"), 1);
+    // What a quota does not count.
+    assert_eq!(rig.upstream.count("HEAD", "/manifests/1"), 4);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_crowd_costs_one_of_each() {
+    let rig = Rig::new(&["upstreams.tags_fresh_for=1m"]).await;
+    rig.upstream.ask_for_tokens(None);
+    let (index, child, blob) = (manifest("index"), manifest("child"), content(300_000, 2));
+    for image in [&index, &child] {
+        let tag = if image == &index { "latest" } else { "other" };
+        rig.upstream.put_manifest("org/app", tag, image);
+    }
+    rig.upstream.put_blob("org/app", &blob);
+    let pulls = (0..200).map(|_| async {
+        for (path, expected) in [
+            ("manifests/latest".to_owned(), &index),
+            (format!("manifests/{}", sha256(&child)), &child),
+            (format!("blobs/{}", sha256(&blob)), &blob),
+        ] {
+            let answer = rig.edge.get(&format!("/v2/hub/org/app/{path}")).await;
+            assert_eq!(answer.body.as_ref(), Some(expected), "{path}");
+        }
+    });
+    join_all(pulls).await;
+    assert_eq!(rig.upstream.counted_let_in("/manifests/latest"), 1);
+    assert_eq!(
+        rig.upstream
+            .counted_let_in(&format!("/manifests/{}", sha256(&child))),
+        1
+    );
+    assert_eq!(rig.upstream.counted_let_in("/blobs/"), 1);
+    assert_eq!(rig.upstream.count("GET", "/token"), 1);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn credentials_go_to_the_upstream_and_its_token_endpoint_only() {
+    let elsewhere = ScriptedUpstream::start_at("127.0.0.2").await;
+    let rig = Rig::new(&[&USER[..], &["upstream.0.private_hosts=[\"127.0.0.2\"]"]].concat()).await;
+    rig.upstream.ask_for_tokens(None);
+    let blob = content(200_000, 3);
+    elsewhere.put_blob("cdn", &blob);
+    let target = format!(
+        "http://{}/v2/cdn/blobs/{}",
+        elsewhere.address,
+        sha256(&blob)
+    );
+    rig.upstream.redirect_blobs(&target);
+    let path = format!("/v2/hub/org/app/blobs/{}", sha256(&blob));
+    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    let token = rig.upstream.seen("/token");
+    assert_eq!(token.len(), 1);
+    // `user:secret`
+    assert_eq!(
+        token[0].authorization.as_deref(),
+        Some("Basic dXNlcjpzZWNyZXQ=")
+    );
+    assert!(
+        token[0]
+            .target
+            .contains("scope=repository%3Aorg%2Fapp%3Apull")
+    );
+    let asked = rig.upstream.seen("/blobs/");
+    assert_eq!(
+        asked.last().unwrap().authorization.as_deref(),
+        Some("Bearer t0ken")
+    );
+    let seen = elsewhere.seen("/");
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].authorization, None);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_realm_elsewhere_gets_no_credentials() {
+    let thief = ScriptedUpstream::start_at("127.0.0.2").await;
+    let rig = Rig::new(&USER).await;
+    rig.upstream
+        .ask_for_tokens(Some(&format!("http://{}/token", thief.address)));
+    rig.upstream.put_manifest("org/app", "1", &manifest("a"));
+    let answer = rig.edge.get("/v2/hub/org/app/manifests/1").await;
+    assert_eq!(
+        (answer.status, code(&answer)),
+        (StatusCode::FORBIDDEN, "DENIED".to_owned())
+    );
+    assert!(!answer.headers.contains_key("www-authenticate"));
+    assert_eq!(thief.seen("/").len(), 0);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_is_led_into_the_network_that_the_edge_is_in() {
+    let inside = ScriptedUpstream::start_at("127.0.0.2").await;
+    let rig = Rig::new(&[]).await;
+    let blob = content(1000, 4);
+    inside.put_blob("cdn", &blob);
+    for host in [
+        format!("127.0.0.2:{}", inside.address.port()),
+        "[::1]:1".to_owned(),
+    ] {
+        rig.upstream
+            .redirect_blobs(&format!("http://{host}/v2/cdn/blobs/{}", sha256(&blob)));
+        let answer = rig
+            .edge
+            .get(&format!("/v2/hub/a/blobs/{}", sha256(&blob)))
+            .await;
+        assert_eq!(answer.status, 503, "{host}");
+    }
+    rig.upstream
+        .ask_for_tokens(Some(&format!("http://{}/token", inside.address)));
+    let answer = rig.edge.get("/v2/hub/a/manifests/1").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(inside.seen("/").len(), 0);
+    // Nor by a name that a client thinks of.
+    let before = rig.upstream.seen("/").len();
+    let answer = rig
+        .edge
+        .get(&format!("/v2/a/manifests/1?ns={}", inside.address))
+        .await;
+    assert_eq!(
+        (answer.status.as_u16(), code(&answer).as_str()),
+        (404, "NAME_UNKNOWN")
+    );
+    assert_eq!(
+        (inside.seen("/").len(), rig.upstream.seen("/").len()),
+        (0, before)
+    );
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_here_is_served_whatever_ails_the_upstream() {
+    let rig = Rig::new(&[]).await;
+    rig.upstream.ask_for_tokens(None);
+    let (image, blob) = (manifest("a"), content(50_000, 5));
+    rig.upstream.put_manifest("org/app", "1", &image);
+    rig.upstream.put_blob("org/app", &blob);
+    let by_tag = "/v2/hub/org/app/manifests/1";
+    let by_digest = format!("/v2/hub/org/app/manifests/{}", sha256(&image));
+    let blob_path = format!("/v2/hub/org/app/blobs/{}", sha256(&blob));
+    rig.edge.get(by_tag).await.is(200, &image, "fwd=miss");
+    rig.edge.get(&blob_path).await.is(200, &blob, "fwd=miss");
+    rig.edge.settle().await;
+    for behaviour in Behaviour::BAD {
+        rig.upstream.behave(behaviour);
+        let before = rig.upstream.seen("/").len();
+        rig.edge.get(&by_digest).await.is(200, &image, "hit");
+        rig.edge.get(&blob_path).await.is(200, &blob, "hit");
+        assert_eq!(rig.upstream.seen("/").len(), before, "{behaviour:?}");
+        let (answer, took) = rig.timed(by_tag).await;
+        answer.is(200, &image, "fwd=stale; detail=origin-unreachable");
+        assert!(answer.headers.contains_key("warning"), "{behaviour:?}");
+        assert!(took < STALE_MAX, "{behaviour:?}: {took:?}");
+        // What is not here may be there: nothing is said of it.
+        let absent = sha256(&content(10, 99));
+        for path in [
+            "/v2/hub/org/app/manifests/2".to_owned(),
+            format!("/v2/hub/org/app/manifests/{absent}"),
+            format!("/v2/hub/org/app/blobs/{absent}"),
+        ] {
+            let (answer, took) = rig.timed(&path).await;
+            let status = answer.status.as_u16();
+            let expected = if behaviour.is_no() { 403 } else { 503 };
+            assert_eq!(status, expected, "{behaviour:?}: {path}");
+            assert_eq!(answer.headers.contains_key("retry-after"), expected == 503);
+            assert!(took < UNAVAILABLE_MAX, "{behaviour:?}: {path}: {took:?}");
+        }
+        // The breaker lets one through after its rest.
+        rig.upstream.behave(Behaviour::Well);
+        loop {
+            let answer = rig.edge.get(by_tag).await;
+            if answer.headers["cache-status"]
+                .to_str()
+                .unwrap()
+                .ends_with("detail=revalidated")
+            {
+                break;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_sick_upstream_is_not_waited_for() {
+    let rig = Rig::new(&["upstreams.min_rest=1m", "upstreams.max_rest=1m"]).await;
+    rig.upstream.put_manifest("org/app", "1", &manifest("a"));
+    rig.edge.get("/v2/hub/org/app/manifests/1").await;
+    rig.upstream.behave(Behaviour::Status(503));
+    for _ in 0..3 {
+        rig.edge.get("/v2/hub/org/app/manifests/1").await;
+    }
+    let before = rig.upstream.seen("/").len();
+    for _ in 0..20 {
+        let answer = rig.edge.get("/v2/hub/org/app/manifests/1").await;
+        answer.is(200, &manifest("a"), "fwd=stale; detail=origin-unreachable");
+        assert_eq!(
+            rig.edge.get("/v2/hub/org/app/manifests/2").await.status,
+            503
+        );
+    }
+    assert_eq!(rig.upstream.seen("/").len(), before);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn only_what_the_upstream_says_is_not_there_is_not_there() {
+    let rig = Rig::new(&["upstream.0.deny=[\"secret/*\"]"]).await;
+    let answer = rig.edge.get("/v2/hub/org/app/manifests/1").await;
+    assert_eq!(answer.status, 404);
+    let answer = rig.edge.get("/v2/hub/secret/app/manifests/1").await;
+    assert_eq!(
+        (answer.status.as_u16(), code(&answer).as_str()),
+        (403, "DENIED")
+    );
+    assert_eq!(rig.upstream.seen("secret").len(), 0);
+    let blob = content(10, 7);
+    let elsewhere = format!("http://{}/v2/none", rig.upstream.address);
+    rig.upstream.redirect_blobs(&elsewhere);
+    let answer = rig
+        .edge
+        .get(&format!("/v2/hub/a/blobs/{}", sha256(&blob)))
+        .await;
+    assert_eq!(answer.status, 503, "a 404 of somewhere else");
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_tag_that_moved_there_moves_here() {
+    let rig = Rig::new(&[]).await;
+    for text in ["a", "b"] {
+        rig.upstream.put_manifest("org/app", "1", &manifest(text));
+        let answer = rig.edge.get("/v2/hub/org/app/manifests/1").await;
+        answer.is(200, &manifest(text), "fwd=miss");
+    }
+    assert_eq!(rig.upstream.count("GET", "/manifests/"), 2);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn lists_go_on_here_and_nothing_is_pushed() {
+    let rig = Rig::new(&[]).await;
+    let list = Bytes::from_static(b"{\"name\":\"org/app\",\"tags\":[\"1\"]}");
+    rig.upstream.put_list(
+        "/v2/org/app/tags/list",
+        &list,
+        "</v2/org/app/tags/list?next=x>; rel=\"next\"",
+    );
+    let answer = rig.edge.get("/v2/org/app/tags/list?n=1&ns=hub").await;
+    assert_eq!(answer.body, Some(list));
+    assert_eq!(
+        answer.headers["link"],
+        "</v2/hub/org/app/tags/list?next=x>; rel=\"next\""
+    );
+    assert_eq!(
+        rig.upstream.seen("tags/list")[0].target,
+        "/v2/org/app/tags/list?n=1"
+    );
+    let begun = rig
+        .edge
+        .begin(Method::POST, "/v2/hub/org/app/blobs/uploads/", &[])
+        .await;
+    assert_eq!(begun.status, 405);
+    rig.edge.stop().await;
+}

@@ -1,0 +1,102 @@
+//! Every client through an edge that has no origin, to a registry of somebody else: cold, and when that is gone.
+
+use harness::containerd::Containerd;
+use harness::containers::Containers;
+use harness::docker::Docker;
+use harness::images::{Images, MULTI, WHEELS};
+use harness::node::Edge;
+use harness::registry::{ForeignRegistry, PASSWORD, USER};
+
+/// What is Docker Hub to the clients.
+const HUB: &str = "docker.io";
+
+/// An edge in front of somebody else's registry, and the clients that know it in each way.
+struct Rig {
+    images: Images,
+    ctr: Containerd,
+    docker: Docker,
+    tools: Containers,
+    edge: Edge,
+    upstream: ForeignRegistry,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let upstream = ForeignRegistry::start();
+        let mut sets = upstream.sets(HUB);
+        sets.push("origin.urls=[]".to_owned());
+        sets.push(format!("upstreams.default={HUB}"));
+        // So that each pull finds out whether the upstream is there.
+        sets.push("upstreams.tags_fresh_for=0s".to_owned());
+        let edge = Edge::start_with("http://127.0.0.1:1", &sets).await;
+        let tools = Containers::new(&[edge.address(), upstream.address()]);
+        tools.mirror(HUB, edge.address());
+        Self {
+            images: Images::shared(),
+            ctr: Containerd::start(),
+            docker: Docker::start_with_mirror(edge.address()),
+            tools,
+            edge,
+            upstream,
+        }
+    }
+
+    fn push(&self, image: &str, name: &str) {
+        let to = format!("docker://{}/{name}", self.upstream.address());
+        let from = self.images.source(image);
+        let credentials = format!("{USER}:{PASSWORD}");
+        let flags = ["copy", "--quiet", "--all", "--preserve-digests"];
+        let login = ["--dest-creds", &credentials, "--dest-tls-verify=false"];
+        let plain = "--dest-oci-accept-uncompressed-layers";
+        self.tools
+            .skopeo(&[&flags[..], &login, &[plain, &from, &to]].concat());
+    }
+
+    /// Pulls with each client in its way, into storages of this name.
+    fn pull(&self, storage: &str) {
+        let id = self.images.id(WHEELS);
+        let (hub, edge) = (HUB, self.edge.address());
+
+        // By `?ns=`, as its `hosts.toml` has it.
+        let [option, hosts] = self.ctr.mirror(HUB, edge);
+        for (image, digest) in [
+            (
+                format!("{hub}/library/wheels:1"),
+                self.images.digest(WHEELS),
+            ),
+            (format!("{hub}/library/multi:1"), self.images.digest(MULTI)),
+        ] {
+            let pull = ["images", "pull", "--all-platforms", &option, &hosts, &image];
+            self.ctr.run(storage, &pull);
+            assert_eq!(self.ctr.listed(storage, &image).digest, digest);
+        }
+        // By nothing, as a mirror of Docker Hub.
+        self.docker.forget();
+        assert_eq!(self.docker.pull("wheels:1"), id);
+        // By the path, as its `registries.conf` has it, and as its user may.
+        for image in [
+            format!("{hub}/library/wheels:1"),
+            format!("{edge}/{hub}/wheels:1"),
+        ] {
+            let pulled = self.tools.podman_pull(storage, &image);
+            assert_eq!(format!("sha256:{pulled}"), id, "{image}");
+        }
+        let raw = self.tools.raw(&format!("{edge}/{hub}/library/multi:1"));
+        assert_eq!(raw, self.images.document(MULTI).body);
+    }
+}
+
+#[tokio::test]
+async fn every_client_pulls_through_it_in_its_way() {
+    let mut rig = Rig::new().await;
+    rig.push(WHEELS, "library/wheels:1");
+    rig.push(MULTI, "library/multi:1");
+    rig.pull("cold");
+    rig.upstream.stop();
+    rig.pull("warm");
+    let refusal = rig.tools.podman_refusal(
+        "warm",
+        &["pull", &format!("{}/{HUB}/other:1", rig.edge.address())],
+    );
+    assert!(!refusal.contains("unknown"), "it may be there: {refusal}");
+}
