@@ -97,9 +97,18 @@ impl Body {
 
     /// Has a file read in smaller chunks, for a way that holds as much of it again.
     #[must_use]
-    pub const fn in_small_chunks(mut self) -> Self {
+    pub fn in_small_chunks(mut self) -> Self {
         if let Kind::File(body) = &mut self.0 {
             body.in_small_chunks();
+        }
+        self
+    }
+
+    /// Has something done when a file cannot be read to the end of its range.
+    #[must_use]
+    pub fn on_failure(mut self, tell: impl FnOnce() + Send + 'static) -> Self {
+        if let Kind::File(body) = &mut self.0 {
+            body.on_failure(Box::new(tell));
         }
         self
     }

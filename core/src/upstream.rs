@@ -89,6 +89,11 @@ impl Upstream {
         &self.0.definition
     }
 
+    /// Whether as many requests are under way as may be.
+    pub fn is_saturated(&self) -> bool {
+        self.0.client.is_saturated()
+    }
+
     /// Asks a question about a repository, named as it is there, and returns the answer, whatever its status.
     ///
     /// The request has no body, and a URI of path and query only.

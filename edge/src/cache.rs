@@ -23,7 +23,7 @@ mod tests;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use outport_core::breaker::{Breaker, BreakerConfig, Permit};
@@ -148,9 +148,9 @@ impl Cache {
             None => self.open_blob(digest).await?,
         };
         match opened.and_then(|blob| blob.map(|blob| Ok((blob.is_sealed()?, blob))).transpose()) {
-            Ok(Some((true, blob))) if trust == Trust::Verified => {
+            Ok(Some((true, blob))) if trust == Trust::Verified && blob.size == size => {
                 if !is_kept {
-                    self.0.open.insert(*digest, blob.clone());
+                    self.keep_open(digest, &blob);
                 }
                 Some((blob, Trust::Verified))
             }
@@ -181,7 +181,22 @@ impl Cache {
             return;
         }
         self.mark_verified(digest);
+        self.keep_open(digest, blob);
+    }
+
+    /// Takes note that a blob could not be read: it is hashed again before it is given to anybody, and then put aside.
+    pub fn doubt(&self, digest: &Digest) {
+        tracing::warn!(%digest, "cached file not read to its end, to be hashed again");
+        self.0.table.lock().mark_unverified(digest);
+        self.0.open.invalidate(digest);
+    }
+
+    /// Keeps a file open for the next request, unless it was evicted meanwhile: nobody would close it then.
+    fn keep_open(&self, digest: &Digest, blob: &BlobFile) {
         self.0.open.insert(*digest, blob.clone());
+        if !self.has(digest) {
+            self.0.open.invalidate(digest);
+        }
     }
 
     /// Takes a damaged blob out of service. Blocks.
@@ -290,6 +305,13 @@ impl Cache {
     /// Returns the files of interrupted downloads, and of those under way. Blocks.
     pub fn partials(&self) -> Vec<Entry> {
         self.0.disk.partials().flatten().collect()
+    }
+
+    /// Deletes what was put aside before `before`. Blocks.
+    pub fn sweep(&self, before: SystemTime) {
+        if let Err(error) = self.0.disk.sweep_folders(before) {
+            tracing::warn!(%error, "damaged files not deleted");
+        }
     }
 
     /// Makes a file whose bytes hash to its digest durable, and takes it in. Blocks.

@@ -25,7 +25,7 @@ mod spans;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use outport_core::oci::digest::Digest;
@@ -118,6 +118,8 @@ struct Inner {
     tasks: Tasks,
     config: DownloadConfig,
     turns: Arc<Semaphore>,
+    /// Those that hash what is here.
+    verifying: Semaphore,
     running: Mutex<HashMap<Digest, Entry>>,
     ids: AtomicU64,
     /// How many connections bring something in.
@@ -146,6 +148,9 @@ struct Connection<'a>(&'a AtomicUsize);
 /// How much all downloads together may hold in memory.
 const GATHERED_BYTES_MAX: usize = 32 << 20;
 
+/// How many blobs that are here are hashed at a time: more than there are disks and processors is slower.
+const VERIFYING_MAX: usize = 16;
+
 /// How many batches a connection holds: two being gathered, two being written, two for readers that keep up.
 const BATCHES_HELD: usize = 6;
 
@@ -170,6 +175,7 @@ impl Downloads {
             tasks,
             config,
             turns: Arc::new(Semaphore::new(config.concurrent_max)),
+            verifying: Semaphore::new(VERIFYING_MAX),
             running: Mutex::default(),
             ids: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
@@ -248,6 +254,7 @@ impl Downloads {
             digest: &entry.digest,
             reach,
             asked: &Mutex::default(),
+            has_sick_sibling: &AtomicBool::new(false),
             attendance: &attendance,
         };
         let outcome = tokio::select! {

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AGE, HeaderValue};
+use http::header::{AGE, HeaderValue, RANGE};
 use http::{HeaderMap, Response};
 use outport_core::body::Body;
 use outport_core::net::content::Content;
@@ -55,6 +55,9 @@ pub struct Wanted<'a> {
 
 /// An answer, with how it came about.
 pub type Answer = Result<(Response<Body>, Served), OriginError>;
+
+/// How many parts of a blob are fetched one by one for a reader that is on its own.
+const PARTS_MAX: usize = 8;
 
 /// How often a request joins a download that then turns out to be of no use to it.
 const ATTEMPTS_MAX: usize = 4;
@@ -125,7 +128,11 @@ impl Pull {
                 Some(Ok((wanted.answer(bytes.len() as u64, read), served)))
             }
             Found::Sound(blob) => {
-                let read = |range| Body::file(Arc::clone(&blob.file), range);
+                let read = |range| {
+                    let (cache, digest) = (self.resolver.cache().clone(), *digest);
+                    Body::file(Arc::clone(&blob.file), range)
+                        .on_failure(move || cache.doubt(&digest))
+                };
                 Some(Ok((wanted.answer(blob.size, read), served)))
             }
             Found::Doubtful(blob) if wanted.fetch == Fetch::Head => {
@@ -187,6 +194,15 @@ impl Pull {
     async fn pass(&self, wanted: Wanted<'_>) -> Answer {
         let (link, _) = self.resolver.blob_link(wanted.repo, wanted.digest).await?;
         let through = self.through(wanted, link.size);
+        let mut headers = wanted.headers.clone();
+        // Each part costs a request of its own; who gets all of it is as well served.
+        if wanted.parts(link.size) > PARTS_MAX {
+            headers.remove(RANGE);
+        }
+        let wanted = Wanted {
+            headers: &headers,
+            ..wanted
+        };
         let response = wanted.answer(link.size, |range| through.clone().body(range));
         Ok((response, Served::Passed))
     }
@@ -205,13 +221,24 @@ impl Pull {
 // === impl Wanted ===
 
 impl Wanted<'_> {
+    /// Returns how many ranges are asked for.
+    fn parts(&self, size: u64) -> usize {
+        self.content(size)
+            .plan(self.headers, self.fetch)
+            .ranges()
+            .len()
+    }
+
     fn answer(&self, size: u64, read: impl Fn(Range<u64>) -> Body) -> Response<Body> {
-        let content = Content {
+        self.content(size).answer(self.headers, self.fetch, read)
+    }
+
+    const fn content(&self, size: u64) -> Content {
+        Content {
             digest: *self.digest,
             size,
             content_type: HeaderValue::from_static(OCTET_STREAM),
-        };
-        content.answer(self.headers, self.fetch, read)
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use outport_core::net::respond::error_response;
 use outport_core::oci::error::{ApiError, ErrorCode};
 use outport_core::oci::route::Route;
 
+use crate::source::registries::AddressError;
 use crate::source::{OriginError, Refusal};
 
 /// How long a client is asked to wait for an origin that did not answer.
@@ -97,6 +98,17 @@ impl From<OriginError> for ApiError {
             Some(retry_after) => answer.with_retry_after(retry_after),
             None => answer,
         }
+    }
+}
+
+impl From<AddressError> for ApiError {
+    fn from(error: AddressError) -> Self {
+        let code = match error {
+            AddressError::UnknownNamespace => ErrorCode::NameUnknown,
+            AddressError::Name => ErrorCode::NameInvalid,
+            AddressError::ReadOnly => ErrorCode::MethodNotAllowed,
+        };
+        Self::new(code).with_message(error.to_string())
     }
 }
 

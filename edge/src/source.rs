@@ -10,32 +10,36 @@
 //! Failure: [`OriginError`]; it can be cloned, because many requests wait for one answer. Cancellation: dropping a future
 //! drops its request.
 
+mod answer;
+mod error;
 pub mod registries;
 pub mod ring;
 pub mod sources;
 pub mod through;
+mod wire;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, IF_NONE_MATCH,
-    RANGE, RETRY_AFTER,
-};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, IF_NONE_MATCH, RANGE};
 use http::{HeaderMap, Request, Response, StatusCode};
 use outport_core::body::Body;
 use outport_core::net::client::{Client, ClientError};
 use outport_core::oci::digest::{Algorithm, Digest};
-use outport_core::oci::media::ManifestType;
-use outport_core::oci::range::{content_range, etag};
+use outport_core::oci::range::etag;
 use outport_core::oci::reference::{Reference, RepoName};
-use outport_core::oci::route::{Fetch, Route};
-use outport_core::upstream::{Definition, Redirected, TokenError, Upstream, UpstreamError};
+use outport_core::oci::route::Fetch;
+use outport_core::upstream::{Definition, Redirected, Upstream, UpstreamError};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
+pub use self::answer::{IncomingBlob, Manifest, ManifestAnswer, Span};
+pub use self::error::{OriginError, Refusal};
+use self::wire::{
+    blob_route, content_length, header, is_no, is_object, is_page, is_sick, manifest_request,
+    partial_size, request, retry_after, told_digest,
+};
 use crate::metrics::OriginMetrics;
 use outport_core::breaker::{Breaker, BreakerConfig, Permit};
 
@@ -67,104 +71,6 @@ pub struct TagConfig {
     pub question_timeout: Duration,
 }
 
-/// Why there is no answer, or none to go by.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum OriginError {
-    /// The config names none.
-    #[error("no origin is configured")]
-    Absent,
-    /// It was found dead a moment ago.
-    #[error("origin was unreachable a moment ago, next try in {0:?}")]
-    Resting(Duration),
-    /// It could not be asked.
-    #[error("ask the origin")]
-    Unreachable(#[source] Arc<ClientError>),
-    /// It did not answer in time.
-    #[error("origin did not answer within {0:?}")]
-    Slow(Duration),
-    /// It answered that it cannot.
-    #[error("origin answered {0}")]
-    Sick(StatusCode),
-    /// It said no, and the client is to know.
-    #[error("origin refused with {}", .0.status)]
-    Refused(Arc<Refusal>),
-    /// Its answer makes no sense.
-    #[error("origin's answer makes no sense: {0}")]
-    Nonsense(&'static str),
-    /// It lets nobody in.
-    #[error("the upstream refuses: {0}")]
-    Denied(StatusCode),
-    /// It lets nobody in without a token, which cannot be had.
-    #[error("have a token for the upstream")]
-    Token(#[source] Arc<TokenError>),
-    /// Its quota is used up.
-    #[error("the upstream's quota is used up, next try in {0:?}")]
-    Limited(Duration),
-    /// The configuration does not let it be asked for this.
-    #[error("not to be had from this upstream, by configuration")]
-    Forbidden,
-    /// The client's own body broke off.
-    #[error("read the request's body")]
-    RequestBody(#[source] Arc<ClientError>),
-    /// The edge has too much under way.
-    #[error("too many downloads are under way")]
-    Busy,
-    /// The edge is going down.
-    #[error("shutting down")]
-    Ending,
-}
-
-/// A definitive no of the origin's, to be passed on.
-#[derive(Debug)]
-pub struct Refusal {
-    /// Its status, 4xx.
-    pub status: StatusCode,
-    /// Its headers, without those of the connection.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Bytes,
-}
-
-/// A manifest, as the origin gave it.
-#[derive(Clone, Debug)]
-pub struct Manifest {
-    /// What its bytes hash to.
-    pub digest: Digest,
-    /// Its type.
-    pub content_type: HeaderValue,
-    /// Its bytes.
-    pub content: Bytes,
-}
-
-/// What the origin said about a manifest.
-#[derive(Debug)]
-pub enum ManifestAnswer {
-    /// It still has the digest that was known.
-    Unchanged,
-    /// It is this one.
-    Manifest(Manifest),
-}
-
-/// A blob on its way.
-#[derive(Debug)]
-pub struct IncomingBlob {
-    /// The size of the whole blob in bytes.
-    pub size: u64,
-    /// The bytes asked for.
-    pub body: Body,
-    /// How long the answer took.
-    pub round_trip: Duration,
-}
-
-/// Which bytes of a blob.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Span {
-    /// From here to its end.
-    From(u64),
-    /// These.
-    Within(Range<u64>),
-}
-
 #[derive(Debug)]
 struct Inner {
     peer: Peer,
@@ -190,11 +96,8 @@ pub const OUTPORT_HOPS: HeaderName = HeaderName::from_static("outport-hops");
 /// The most that a request may have gone through.
 pub const HOPS_MAX: u32 = 2;
 
-/// How many seconds a quota is left alone when nobody says for how long.
-const RETRY_AFTER_SECONDS: u64 = 60;
-
-/// How much of a refusal's body is passed on.
-const REFUSAL_BYTES_MAX: u64 = 64 << 10;
+/// The largest blob that is believed in: 8 TiB, which file systems can still hold in a file.
+const BLOB_BYTES_MAX: u64 = 8 << 40;
 
 /// The digest of what an answer brings or is about.
 pub const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -262,11 +165,12 @@ impl Origin {
         let answer = client.send(request).await;
         match &answer {
             Ok(response) if !is_sick(response.status()) => self.report(true),
-            Ok(_) | Err(ClientError::RequestBody(_)) => {}
+            Ok(_) | Err(ClientError::RequestBody(_) | ClientError::Busy { .. }) => {}
             Err(_) => self.report(false),
         }
         answer.map_err(|error| match error {
             ClientError::RequestBody(_) => OriginError::RequestBody(Arc::new(error)),
+            ClientError::Busy { .. } => OriginError::Busy,
             error => OriginError::Unreachable(Arc::new(error)),
         })
     }
@@ -285,10 +189,19 @@ impl Origin {
         let answer = Box::pin(upstream.send(repo, request)).await;
         match &answer {
             Ok(response) if !is_sick(response.status()) => self.report(true),
-            Ok(_) => {}
+            Ok(_) | Err(UpstreamError::Client(ClientError::Busy { .. })) => {}
             Err(error) => self.report(is_no(error)),
         }
         answer.map_err(OriginError::from)
+    }
+
+    /// Whether as many requests are under way as may be.
+    fn is_saturated(&self) -> bool {
+        match &self.0.peer {
+            Peer::Absent => false,
+            Peer::Node(client) => client.is_saturated(),
+            Peer::Upstream(upstream) => upstream.is_saturated(),
+        }
     }
 
     fn permit(&self) -> Result<(), OriginError> {
@@ -438,6 +351,9 @@ impl Origin {
             (_, StatusCode::PARTIAL_CONTENT) => partial_size(response.headers(), &span)?,
             _ => return Err(OriginError::Nonsense("neither the blob nor the part")),
         };
+        if size > BLOB_BYTES_MAX {
+            return Err(OriginError::Nonsense("a blob larger than any file"));
+        }
         // The only blob whose end cannot be held back.
         if size == 0 && digest.algorithm().digest(b"") != *digest {
             return Err(OriginError::Nonsense("an empty blob of another digest"));
@@ -558,6 +474,10 @@ impl Origin {
         question: impl Future<Output = Result<T, OriginError>>,
     ) -> Result<T, OriginError> {
         timeout(limit, question).await.unwrap_or_else(|_| {
+            // What was waited for may have been one of our own connections.
+            if self.is_saturated() {
+                return Err(OriginError::Busy);
+            }
             self.report(false);
             Err(OriginError::Slow(limit))
         })
@@ -574,189 +494,5 @@ impl Origin {
             breaker.is_closed()
         };
         self.0.metrics.up.set(i64::from(is_up));
-    }
-}
-
-/// Whether a status says that whoever answered cannot serve at all.
-fn is_sick(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-    )
-}
-
-/// Whether an upstream said no, and not nothing.
-fn is_no(error: &UpstreamError) -> bool {
-    matches!(error, UpstreamError::Token(error) if error.is_no())
-}
-
-/// Whether it is JSON of an object, as every manifest is: not a page that says sorry.
-fn is_object(content: &[u8]) -> bool {
-    content.trim_ascii_start().starts_with(b"{")
-}
-
-/// Whether it is for people: what stands between us and an upstream answers so, with a 200.
-fn is_page(headers: &HeaderMap) -> bool {
-    let ty = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    ty.is_some_and(|ty| ty.to_ascii_lowercase().starts_with(b"text/html"))
-}
-
-/// Returns how long one is asked to wait (RFC 9110 section 10.2.3); a date, and nothing, are taken for a while.
-fn retry_after(headers: &HeaderMap) -> Duration {
-    let told = headers.get(RETRY_AFTER);
-    let seconds = told.and_then(|value| value.to_str().ok()?.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(RETRY_AFTER_SECONDS))
-}
-
-fn told_digest(headers: &HeaderMap) -> Option<Digest> {
-    headers
-        .get(DOCKER_CONTENT_DIGEST)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
-}
-
-fn manifest_request(
-    repo: &RepoName,
-    reference: &Reference,
-    fetch: Fetch,
-) -> Result<Request<Body>, OriginError> {
-    let mut request = request(&Route::FetchManifest {
-        repository: repo.clone(),
-        reference: reference.clone(),
-        fetch,
-    })?;
-    for ty in ManifestType::ALL {
-        let accept = HeaderValue::from_static(ty.as_str());
-        request.headers_mut().append(ACCEPT, accept);
-    }
-    Ok(request)
-}
-
-fn blob_route(repo: &RepoName, digest: &Digest, fetch: Fetch) -> Route {
-    Route::FetchBlob {
-        repository: repo.clone(),
-        digest: *digest,
-        fetch,
-    }
-}
-
-fn request(route: &Route) -> Result<Request<Body>, OriginError> {
-    let mut request = Request::new(Body::empty());
-    *request.method_mut() = route.method();
-    *request.uri_mut() = route
-        .to_uri()
-        .try_into()
-        .or(Err(OriginError::Nonsense("a path that cannot be written")))?;
-    Ok(request)
-}
-
-fn header(text: String) -> Result<HeaderValue, OriginError> {
-    HeaderValue::try_from(text).or(Err(OriginError::Nonsense(
-        "a header that cannot be written",
-    )))
-}
-
-fn content_length(headers: &HeaderMap) -> Result<u64, OriginError> {
-    headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .ok_or(OriginError::Nonsense("a blob without a length"))
-}
-
-/// Returns the size of the whole blob of which a 206 brings the part asked for.
-fn partial_size(headers: &HeaderMap, span: &Span) -> Result<u64, OriginError> {
-    let told = headers
-        .get(CONTENT_RANGE)
-        .and_then(|value| value.to_str().ok())
-        .ok_or(OriginError::Nonsense("a part without its place"))?;
-    let size = told
-        .rsplit_once('/')
-        .and_then(|(_, size)| size.parse().ok())
-        .ok_or(OriginError::Nonsense("a part of unknown whole"))?;
-    let expected = match span {
-        Span::From(from) => *from..size,
-        Span::Within(range) => range.clone(),
-    };
-    if told != content_range(&expected, size) {
-        return Err(OriginError::Nonsense("another part than asked for"));
-    }
-    Ok(size)
-}
-
-// === impl OriginError ===
-
-impl OriginError {
-    /// Whether the origin gave no answer to go by, so that what was known before is the best there is.
-    pub const fn is_silence(&self) -> bool {
-        match self {
-            Self::Absent
-            | Self::Resting(_)
-            | Self::Unreachable(_)
-            | Self::Slow(_)
-            | Self::Sick(_)
-            | Self::Denied(_)
-            | Self::Token(_)
-            | Self::Limited(_)
-            | Self::Nonsense(_) => true,
-            Self::Refused(_)
-            | Self::Forbidden
-            | Self::RequestBody(_)
-            | Self::Busy
-            | Self::Ending => false,
-        }
-    }
-
-    /// Returns that it does not exist.
-    pub fn not_found() -> Self {
-        Self::Refused(Arc::new(Refusal {
-            status: StatusCode::NOT_FOUND,
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-        }))
-    }
-
-    /// Whether the origin said that it does not exist.
-    pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Refused(refusal) if refusal.status == StatusCode::NOT_FOUND)
-    }
-}
-
-impl From<UpstreamError> for OriginError {
-    fn from(error: UpstreamError) -> Self {
-        match error {
-            UpstreamError::Client(error) => Self::Unreachable(Arc::new(error)),
-            UpstreamError::Token(error) => Self::Token(error),
-            UpstreamError::TooManyRedirects => Self::Nonsense("redirects without an end"),
-            UpstreamError::BadRedirect => Self::Nonsense("a redirect to nowhere"),
-        }
-    }
-}
-
-// === impl Refusal ===
-
-impl Refusal {
-    /// Whether the origin said that it has no such repository, and not only nothing of that name in it.
-    pub fn is_of_unknown_name(&self) -> bool {
-        let body: Option<serde_json::Value> = serde_json::from_slice(&self.body).ok();
-        let code = body.as_ref().map(|body| &body["errors"][0]["code"]);
-        // Asked by HEAD, it does not say: what may be hosted is not asked for elsewhere.
-        self.status == StatusCode::NOT_FOUND && code.is_some_and(|code| code == "NAME_UNKNOWN")
-    }
-
-    async fn read(response: Response<Body>) -> Self {
-        let (head, body) = response.into_parts();
-        let mut headers = head.headers;
-        crate::forward::strip_connection(&mut headers);
-        headers.remove(CONTENT_LENGTH);
-        Self {
-            status: head.status,
-            headers,
-            body: body
-                .collect_limited(REFUSAL_BYTES_MAX)
-                .await
-                .unwrap_or_default(),
-        }
     }
 }

@@ -111,6 +111,30 @@ async fn a_disk_that_fails_costs_no_client_its_bytes() {
 }
 
 #[tokio::test]
+async fn a_cached_file_that_cannot_be_read_costs_one_request() {
+    let mut rig = Rig::new(&["cache.scrub=0B"]).await;
+    let (content, digest) = rig.new_layer().await;
+    rig.until_hit(content, &digest).await;
+    // Where it is warm, and where it is hashed again.
+    let strace = Strace::inject(rig.edge.process(), "preadv2,pread64", "error=EIO");
+    let open = rig.repository().blob(Method::GET, &digest).try_open().await;
+    if let Ok(mut open) = open {
+        assert!(open.read_content(content, 0).await.is_err());
+    }
+    // Found to be unreadable, it is put aside; what comes in then is not read from the disk while it is new.
+    eventually("another one", async || {
+        let open = rig.repository().blob(Method::GET, &digest).try_open().await;
+        let mut open = open.ok()?;
+        let status = open.head.header("cache-status").to_owned();
+        open.read_content(content, 0).await.ok();
+        status.ends_with("fwd=miss").then_some(())
+    })
+    .await;
+    drop(strace);
+    rig.until_hit(content, &digest).await;
+}
+
+#[tokio::test]
 async fn a_process_that_is_killed_at_any_system_call_leaves_nothing_wrong() {
     let mut rig = Rig::new(&[]).await;
     let mut killed = 0;

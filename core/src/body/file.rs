@@ -12,6 +12,7 @@
 //! Why buffers are recycled: an allocation of this size goes back to the kernel when it is freed, and the page faults and
 //! the zeroes of the next one cost as much as the copy.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
@@ -55,7 +56,11 @@ pub(super) struct FileBody {
     /// Whether the file system can say that it would have to wait.
     nowait: bool,
     chunks: &'static Pool,
+    failure: Option<OnFailure>,
 }
+
+/// What is done when the file cannot be read.
+struct OnFailure(Box<dyn FnOnce() + Send>);
 
 /// A buffer, of which `filled` bytes have been read; goes back to the spare ones when it is dropped.
 struct Buffer {
@@ -74,7 +79,12 @@ impl FileBody {
             waiting: None,
             nowait: true,
             chunks: &CHUNKS,
+            failure: None,
         }
+    }
+
+    pub(super) fn on_failure(&mut self, tell: Box<dyn FnOnce() + Send>) {
+        self.failure = Some(OnFailure(tell));
     }
 
     pub(super) const fn in_small_chunks(&mut self) {
@@ -86,6 +96,16 @@ impl FileBody {
     }
 
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let polled = self.poll_read(cx);
+        if matches!(&polled, Poll::Ready(Some(Err(_))))
+            && let Some(OnFailure(tell)) = self.failure.take()
+        {
+            tell();
+        }
+        polled
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         if self.remaining() == 0 {
             return Poll::Ready(None);
         }
@@ -155,6 +175,14 @@ fn read_at(
     rustix::io::retry_on_intr(|| {
         rustix::io::preadv2(file.as_fd(), &mut [IoSliceMut::new(bytes)], offset, flags)
     })
+}
+
+// === impl OnFailure ===
+
+impl fmt::Debug for OnFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnFailure")
+    }
 }
 
 // === impl Pool ===

@@ -124,6 +124,12 @@ pub enum ClientError {
         /// The bound.
         after: Duration,
     },
+    /// Too many requests were under way for too long.
+    #[error("too many requests to {url} are under way")]
+    Busy {
+        /// To whom.
+        url: BaseUrl,
+    },
     /// The connection broke before the head of the response was in.
     #[error("{url} broke off")]
     Broken {
@@ -263,16 +269,18 @@ impl Client {
         }
     }
 
+    /// Whether as many requests are under way as may be.
+    pub fn is_saturated(&self) -> bool {
+        self.0.requests.available_permits() == 0
+    }
+
     async fn permit(&self, url: &BaseUrl) -> Result<OwnedSemaphorePermit, ClientError> {
         let after = self.0.config.header_timeout;
         let permit = Arc::clone(&self.0.requests).acquire_owned();
         match timeout(after, permit).await {
             Ok(Ok(permit)) => Ok(permit),
             // Nobody closes the semaphore.
-            Ok(Err(_)) | Err(_) => Err(ClientError::Timeout {
-                url: url.clone(),
-                after,
-            }),
+            Ok(Err(_)) | Err(_) => Err(ClientError::Busy { url: url.clone() }),
         }
     }
 
@@ -354,7 +362,10 @@ impl ClientError {
     /// Whether trying again may help.
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Broken { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Busy { .. }
+            | Self::Broken { .. } => true,
             Self::Path { .. } | Self::RequestBody(_) => false,
         }
     }

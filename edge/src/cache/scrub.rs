@@ -83,17 +83,15 @@ impl Scrub {
         let Some(blob) = blocking(move || disk.open_blob(&owned)).await? else {
             return Ok(());
         };
-        let mut hasher = Hasher::new(digest.algorithm());
-        let mut offset = 0;
-        while offset < blob.size {
-            let read;
-            (hasher, read) = self.piece(&blob, hasher, offset).await?;
-            offset += read;
-            let pause = Duration::from_secs(read).div_f64(self.bytes_per_second_f64());
-            sleep(pause).await;
-        }
+        let is_sound = match self.hash(&blob, digest.algorithm()).await {
+            Ok(actual) => actual == *digest,
+            Err(error) => {
+                tracing::warn!(%digest, %error, "cached file not read");
+                false
+            }
+        };
         // It may have been evicted, and come again, in between: that one was hashed when it came.
-        if hasher.finish() != *digest && self.cache.has(digest) {
+        if !is_sound && self.cache.has(digest) {
             let (cache, owned) = (self.cache.clone(), *digest);
             blocking(move || {
                 cache.condemn(&owned);
@@ -102,6 +100,19 @@ impl Scrub {
             .await?;
         }
         Ok(())
+    }
+
+    async fn hash(&self, blob: &BlobFile, algorithm: Algorithm) -> io::Result<Digest> {
+        let mut hasher = Hasher::new(algorithm);
+        let mut offset = 0;
+        while offset < blob.size {
+            let read;
+            (hasher, read) = self.piece(blob, hasher, offset).await?;
+            offset += read;
+            let pause = Duration::from_secs(read).div_f64(self.bytes_per_second_f64());
+            sleep(pause).await;
+        }
+        Ok(hasher.finish())
     }
 
     async fn piece(

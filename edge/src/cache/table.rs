@@ -280,6 +280,13 @@ impl Table {
         }
     }
 
+    /// Does not trust the bytes of a blob any more.
+    pub fn mark_unverified(&mut self, digest: &Digest) {
+        if let Some(entry) = self.slots.get_mut(digest) {
+            entry.trust = Trust::Unverified;
+        }
+    }
+
     /// Trusts the bytes of no blob.
     pub fn distrust_all(&mut self) {
         self.slots.for_each(|entry| entry.trust = Trust::Unverified);

@@ -60,7 +60,7 @@ async fn is_here(cache: &Cache, number: u8) -> bool {
 }
 
 /// Compares all of the index with the directory.
-async fn check(cache: &Cache, now: std::time::SystemTime) {
+async fn check(cache: &Cache, now: SystemTime) {
     let mut check = stock::Check::new(cache.clone(), now);
     let whole = spawn_blocking(move || {
         while check.next_folder().is_some() {}

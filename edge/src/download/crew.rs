@@ -18,8 +18,9 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use outport_core::body::{Body, BodyStream};
 use parking_lot::Mutex;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::task::TaskTracker;
 
 use super::fill::Fill;
 use super::landing::{Landing, Writer};
@@ -35,6 +36,8 @@ pub(super) struct Crew<'a> {
     pub(super) schedule: Mutex<Schedule>,
     /// What came in, of all connections.
     pub(super) received: AtomicU64,
+    /// The batches that are being written.
+    pub(super) writes: TaskTracker,
     pub(super) began: Instant,
     /// How fast the source answers.
     pub(super) round_trip: Mutex<Duration>,
@@ -68,6 +71,8 @@ struct Trouble {
     failures: u32,
     /// No connection is made before.
     until: Instant,
+    /// Whether the source has refused one beside another: then there is one at a time.
+    is_one_at_a_time: bool,
 }
 
 /// Bytes that are written together.
@@ -83,8 +88,8 @@ struct Writing(Option<JoinHandle<io::Result<()>>>);
 /// How long fewer bytes wait for more: each batch costs every reader a wake-up.
 const LINGER: Duration = Duration::from_millis(2);
 
-/// A connection that brought fewer bytes than this counts as a failure in a row.
-const PROGRESS_BYTES: u64 = 1 << 20;
+/// A connection that brought fewer bytes than this counts as a failure in a row: as if it had brought nothing.
+const PROGRESS_BYTES: u64 = 64 << 10;
 
 /// How often the number of connections is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -103,12 +108,22 @@ const SHARE_SECONDS: u64 = 2;
 
 impl Crew<'_> {
     /// Brings in what is missing; `first` is the answer to the first claim, if the source has been asked for it.
+    ///
+    /// When this returns nothing is being written any more: the next download may go on in the same file.
     pub(super) async fn run(&self, first: Option<Body>) -> Result<(), Stopped> {
+        let outcome = self.bring(first).await;
+        self.writes.close();
+        self.writes.wait().await;
+        outcome
+    }
+
+    async fn bring(&self, first: Option<Body>) -> Result<(), Stopped> {
         let mut fetches = FuturesUnordered::new();
         let mut ramp = Ramp::new(self.fill.parts.config.connections_max, self.began);
         let mut trouble = Trouble {
             failures: 0,
             until: self.began,
+            is_one_at_a_time: false,
         };
         if let Some(body) = first
             && let Some((id, range)) = self.schedule.lock().claim(u64::MAX)
@@ -123,7 +138,12 @@ impl Crew<'_> {
                     return Err(Stopped::Broken);
                 }
             } else if now >= trouble.until {
-                for (id, range) in self.hand_out(&mut ramp, now) {
+                let claims = if trouble.is_one_at_a_time {
+                    self.hand_out_one(fetches.is_empty())
+                } else {
+                    self.hand_out(&mut ramp, now)
+                };
+                for (id, range) in claims {
                     if trouble.failures > 0 {
                         self.fill.parts.metrics.resumes.inc();
                     }
@@ -137,13 +157,19 @@ impl Crew<'_> {
             tokio::select! {
                 Some((id, outcome)) = fetches.next() => {
                     self.schedule.lock().close(id);
-                    self.note(outcome?, &mut trouble);
+                    self.note(outcome?, fetches.is_empty(), &mut trouble);
                 }
                 () = self.landing.wanted() => {}
                 () = sleep_until(look) => {}
                 () = &mut deserted => return Err(Stopped::Deserted),
             }
         }
+    }
+
+    /// Returns the next claim, if there is no connection.
+    fn hand_out_one(&self, is_alone: bool) -> Vec<(ClaimId, Range<u64>)> {
+        let claim = is_alone.then(|| self.schedule.lock().claim(u64::MAX));
+        claim.flatten().into_iter().collect()
     }
 
     /// Returns the claims that connections are to be made for.
@@ -172,15 +198,28 @@ impl Crew<'_> {
         claims
     }
 
-    /// Remembers what became of a connection.
-    fn note(&self, fetched: Fetched, trouble: &mut Trouble) {
+    /// Remembers what became of a connection, which was the last one or not.
+    fn note(&self, fetched: Fetched, was_last: bool, trouble: &mut Trouble) {
         let config = &self.fill.parts.config;
         let mut rest = Duration::ZERO;
         match fetched {
-            Fetched::Whole => return,
-            Fetched::Short(bytes) if bytes >= PROGRESS_BYTES => trouble.failures = 0,
-            Fetched::Short(_) => {}
-            Fetched::Unanswered(error) if error.is_silence() => {
+            Fetched::Whole => {
+                trouble.failures = 0;
+                return;
+            }
+            Fetched::Short(bytes) => {
+                self.fill.broke_off();
+                if bytes >= PROGRESS_BYTES {
+                    trouble.failures = 0;
+                }
+            }
+            // There are those who let only one in at a time, or not at once.
+            Fetched::Unanswered(error) if !was_last && !error.is_silence() => {
+                tracing::info!(digest = %self.fill.digest, %error, "no connection beside another");
+                trouble.is_one_at_a_time = true;
+                return;
+            }
+            Fetched::Unanswered(error) if error.is_silence() || error.is_too_many() => {
                 tracing::info!(digest = %self.fill.digest, error = %error, "download not resumed yet");
                 if let OriginError::Resting(until) = error {
                     // The breaker may be open because of others.
@@ -196,7 +235,7 @@ impl Crew<'_> {
         let pause = config
             .retry_pause
             .saturating_mul(1 << trouble.failures.min(16));
-        trouble.failures += 1;
+        trouble.failures = trouble.failures.saturating_add(1);
         trouble.until = Instant::now() + pause.min(config.retry_pause_max).max(rest);
     }
 
@@ -322,7 +361,7 @@ impl Crew<'_> {
         let (offset, writer) = (*written_to, Arc::clone(&self.writer));
         *written_to += bytes as u64;
         let cache = self.fill.parts.cache.clone();
-        Writing(Some(spawn_blocking(move || {
+        Writing(Some(self.writes.spawn_blocking(move || {
             let missing = writer.size().saturating_sub(writer.arrived());
             writer.write(offset, &frames, || cache.relieve(missing))
         })))

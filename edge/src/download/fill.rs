@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use outport_core::body::Body;
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::TaskTracker;
 
 use super::attendance::Attendance;
 use super::crew::{Crew, Stopped};
@@ -43,6 +44,8 @@ pub(super) struct Fill<'a> {
     pub(super) reach: Reach,
     /// Who has been asked, and answered.
     pub(super) asked: &'a Mutex<BTreeSet<SourceKind>>,
+    /// Whether a sibling has broken off.
+    pub(super) has_sick_sibling: &'a AtomicBool,
     /// Who waits for it.
     pub(super) attendance: &'a Attendance,
 }
@@ -86,6 +89,10 @@ const OPEN_PAUSE: Duration = Duration::from_millis(10);
 impl Fill<'_> {
     /// Brings the blob in.
     pub(super) async fn run(self, head: &watch::Sender<Head>) -> Ended {
+        // What is here needs no turn: it takes no connection, and those who bring something in may take their time.
+        if let Some(ended) = self.look(head).await {
+            return ended;
+        }
         let turn = timeout(
             self.parts.config.turn_timeout,
             Arc::clone(&self.parts.turns).acquire_owned(),
@@ -93,27 +100,72 @@ impl Fill<'_> {
         let Ok(Ok(_turn)) = turn.await else {
             return Ended::Early(Head::Failed(OriginError::Busy));
         };
-        // It may have come in since whoever asked for it looked.
-        match self.parts.cache.blob(self.digest).await {
-            Some(Found::Held(_) | Found::Sound(_)) => return Ended::Early(Head::Here),
-            Some(Found::Doubtful(blob)) => return self.verify(blob, head).await,
-            None => {}
+        // It may have come in meanwhile.
+        if let Some(ended) = self.look(head).await {
+            return ended;
         }
-        let (partial, left) = match self.open().await {
-            Ok(opened) => opened,
-            Err(error) => {
-                if error.kind() != io::ErrorKind::WouldBlock {
-                    self.parts.cache.fill_failed(&error);
-                }
-                return Ended::Early(Head::Passing);
+        match self.open().await {
+            Ok((partial, left)) => self.fill(partial, left, head).await,
+            Err(error) => self.pass(&error),
+        }
+    }
+
+    /// Looks whether the blob is here, and hashes it if that is in doubt; none when it has to come.
+    async fn look(&self, head: &watch::Sender<Head>) -> Option<Ended> {
+        match self.parts.cache.blob(self.digest).await? {
+            Found::Held(_) | Found::Sound(_) => Some(Ended::Early(Head::Here)),
+            Found::Doubtful(blob) => {
+                let _turn = self.parts.verifying.acquire().await.ok()?;
+                Some(self.verify(blob, head).await)
             }
+        }
+    }
+
+    /// Has every reader go on by itself, because the disk takes nothing.
+    fn pass(&self, error: &io::Error) -> Ended {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            self.parts.cache.fill_failed(error);
+        }
+        Ended::Early(Head::Passing)
+    }
+
+    async fn fill(
+        &self,
+        mut partial: Partial,
+        left: Option<Left>,
+        head: &watch::Sender<Head>,
+    ) -> Ended {
+        let mut resumed = Ok(None);
+        if let Some(left) = left {
+            resumed = self.resume(left).await;
+            if matches!(resumed, Ok(None)) {
+                partial = match self.anew(partial).await {
+                    Ok(partial) => partial,
+                    Err(error) => return self.pass(&error),
+                };
+            }
+        }
+        let start = match resumed {
+            Ok(None) => self.start().await,
+            Ok(Some(start)) => Ok(start),
+            Err(error) => Err(error),
         };
-        let ended = match self.start(left).await {
+        let ended = match start {
             Ok(start) => self.land(start, &partial, head).await,
             Err(error) => Ended::Early(Head::Failed(error)),
         };
         self.put_away(partial, &ended).await;
         ended
+    }
+
+    /// Deletes what an earlier download left, and opens another file: readers of that one may have it open.
+    async fn anew(&self, left: Partial) -> io::Result<Partial> {
+        let (cache, digest) = (self.parts.cache.clone(), *self.digest);
+        blocking(move || {
+            left.discard()?;
+            cache.partial(&digest)
+        })
+        .await
     }
 
     /// Hashes a blob that is here and doubtful, while readers follow.
@@ -156,11 +208,31 @@ impl Fill<'_> {
             reach: self.reach,
             patience,
         };
-        let (blob, source) = self.parts.sources.blob(question).await?;
+        let sources = &self.parts.sources;
+        let (blob, source) = if self.has_sick_sibling.load(Ordering::Relaxed) {
+            // One that breaks off again and again must not keep those who do not from being asked.
+            let alone = Question {
+                reach: Reach::Origin,
+                ..question.clone()
+            };
+            match sources.blob(alone).await {
+                Err(error) if error.is_silence() => sources.blob(question).await?,
+                answer => answer?,
+            }
+        } else {
+            sources.blob(question).await?
+        };
         self.asked.lock().insert(source);
         let answers = &self.parts.metrics.answers;
         answers.get_or_create(&SourceLabel { source }).inc();
         Ok((blob, source))
+    }
+
+    /// Takes note that a source broke off in the middle; if one of them is a sibling, it may have been that.
+    pub(super) fn broke_off(&self) {
+        if self.asked.lock().contains(&SourceKind::Sibling) {
+            self.has_sick_sibling.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Opens the file, with what an earlier download left of the blob.
@@ -196,22 +268,24 @@ impl Fill<'_> {
         .await
     }
 
-    /// Asks for what is missing, which also shows that the repository links the blob.
-    async fn start(&self, left: Option<Left>) -> Result<Start, OriginError> {
-        if let Some(Left { size, here }) = left
-            && let Some(start) = self.start_from(size, here).await?
-        {
-            return Ok(start);
-        }
+    /// Asks for the blob, which also shows that the repository links it.
+    async fn start(&self) -> Result<Start, OriginError> {
         let answer = self.ask(Span::From(0), Patience::Client).await?;
         Ok(Start::new(Spans::default(), answer))
     }
 
-    /// As [`Self::start`], from what is here; none when that is of another blob than the source's.
-    async fn start_from(&self, size: u64, here: Spans) -> Result<Option<Start>, OriginError> {
+    /// Asks for what an earlier download has left to bring; none when that cannot be made use of.
+    ///
+    /// The source may have lied about the size then, or know no ranges: what is here is not to keep the blob from coming.
+    async fn resume(&self, left: Left) -> Result<Option<Start>, OriginError> {
+        let Left { size, here } = left;
         if let Some(gap) = here.gap(0, size) {
-            let answer = self.ask(Span::From(gap.start), Patience::Client).await?;
-            return Ok((answer.0.size == size).then(|| Start::new(here, answer)));
+            return match self.ask(Span::From(gap.start), Patience::Client).await {
+                Ok(answer) if answer.0.size == size => Ok(Some(Start::new(here, answer))),
+                Ok(_) | Err(OriginError::Nonsense(_)) => Ok(None),
+                Err(error) if error.is_out_of_range() => Ok(None),
+                Err(error) => Err(error),
+            };
         }
         let resolver = &self.parts.resolver;
         let (link, _) = resolver.blob_link(self.repo, self.digest).await?;
@@ -245,6 +319,7 @@ impl Fill<'_> {
             writer: Arc::clone(&writer),
             schedule: Mutex::new(Schedule::new(size, here, parts.config.connections_max)),
             received: AtomicU64::new(0),
+            writes: TaskTracker::new(),
             began: Instant::now(),
             round_trip: Mutex::new(start.round_trip),
         };

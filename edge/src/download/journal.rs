@@ -62,7 +62,8 @@ impl Journal {
         }
         let mut block = text.into_bytes();
         block.resize(BLOCK_BYTES, 0);
-        file.write_all_at(&block, self.size.next_multiple_of(BLOCK_BYTES as u64))
+        let at = place(self.size).ok_or(io::ErrorKind::InvalidInput)?;
+        file.write_all_at(&block, at)
     }
 
     /// Reads what an earlier process left in a partial, or none when that is of no use. Blocks.
@@ -72,8 +73,13 @@ impl Journal {
         let mut block = vec![0; BLOCK_BYTES];
         partial.file().read_exact_at(&mut block, at).ok()?;
         let left = parse(&block, &boot()?)?;
-        (left.size.next_multiple_of(BLOCK_BYTES as u64) == at).then_some(left)
+        (place(left.size)? == at).then_some(left)
     }
+}
+
+/// Returns where the block of a blob of `size` bytes is.
+const fn place(size: u64) -> Option<u64> {
+    size.checked_next_multiple_of(BLOCK_BYTES as u64)
 }
 
 fn boot() -> Option<String> {

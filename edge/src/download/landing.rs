@@ -284,7 +284,12 @@ impl Writer {
                 length: offset,
             });
         }
-        inner.arrived.lock().is_verified = true;
+        {
+            let mut arrived = inner.arrived.lock();
+            arrived.is_verified = true;
+            // Readers that come late are many, and stay long; the page cache has it too.
+            arrived.recent = Recent::default();
+        }
         inner.state.send_replace(State::Complete);
         Ok(())
     }
@@ -292,6 +297,7 @@ impl Writer {
     /// Gives the landing up because of the disk; readers go on without it.
     pub(crate) fn abandon(&self) {
         let position = self.0.0.hashed.lock().clone();
+        self.0.0.arrived.lock().recent = Recent::default();
         self.0
             .0
             .state
@@ -349,6 +355,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        self.0.0.arrived.lock().recent = Recent::default();
         self.0.0.state.send_if_modified(|state| {
             let is_filling = matches!(state, State::Filling);
             if is_filling {

@@ -48,6 +48,9 @@ impl Downloads {
 /// Deletes what is too old or too many, and what is of no use and was written before `before`: later ones are just being
 /// written by whoever keeps a manifest, or by a download that began since.
 fn sweep(cache: &Cache, config: LeftoverConfig, running: &HashSet<Digest>, before: SystemTime) {
+    if let Some(long_ago) = clock::now().checked_sub(config.age_max) {
+        cache.sweep(long_ago);
+    }
     let mut leftovers = cache.partials();
     leftovers.retain(|entry| !running.contains(&entry.digest));
     // A download may use one before it is deleted; then its file is locked, or has a new age.

@@ -10,7 +10,6 @@
 
 use std::sync::Arc;
 
-use outport_core::oci::error::{ApiError, ErrorCode};
 use outport_core::oci::reference::RepoName;
 use outport_core::oci::route::{Route, Routed};
 use outport_core::upstream::Definition;
@@ -160,19 +159,6 @@ fn at_upstream(
 ) -> Result<Route, AddressError> {
     let local = definition.local(repo).ok_or(AddressError::Name)?;
     route.asked_of(local).ok_or(AddressError::ReadOnly)
-}
-
-// === impl AddressError ===
-
-impl From<AddressError> for ApiError {
-    fn from(error: AddressError) -> Self {
-        let code = match error {
-            AddressError::UnknownNamespace => ErrorCode::NameUnknown,
-            AddressError::Name => ErrorCode::NameInvalid,
-            AddressError::ReadOnly => ErrorCode::MethodNotAllowed,
-        };
-        Self::new(code).with_message(error.to_string())
-    }
 }
 
 #[cfg(test)]

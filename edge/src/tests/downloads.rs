@@ -2,6 +2,7 @@
 
 use http::Method;
 
+use super::origin::Fault;
 use super::{Rig, RunningEdge, blob_path, content};
 
 const LAYER: usize = 20_000_000;
@@ -82,6 +83,74 @@ async fn leftovers_that_were_tampered_with_are_served_to_nobody() {
     edge.settle().await;
     edge.get(&path).await.is(200, &blob, "fwd=miss");
     edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_bad_download_does_not_keep_the_blob_from_coming() {
+    for (fault, next) in [
+        // The source has a proxy in front of it that knows no ranges.
+        (Fault::DieAt(3_000_000), Some(Fault::Whole)),
+        // It said that there is more than there is; now it says that there is no such range.
+        (Fault::Promise(300_000), None),
+    ] {
+        let rig = Rig::with(&["downloads.retries=0"]).await;
+        let blob = content(5_000_000, 7);
+        rig.origin.put_blob("a", &blob);
+        let path = blob_path("a", &blob);
+        rig.origin.fail_next(fault);
+        let broken = rig.edge.get(&path).await;
+        assert_eq!((broken.status.as_u16(), broken.body), (200, None));
+        rig.edge.settle().await;
+        rig.origin.fail_next(next.unwrap_or(Fault::Status(416)));
+        rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+        rig.edge.settle().await;
+        rig.edge.get(&path).await.is(200, &blob, "hit");
+        rig.edge.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_takes_one_connection_is_asked_for_the_rest_afterwards() {
+    for status in [429, 403] {
+        let rig = Rig::with(&["downloads.connections=3"]).await;
+        let blob = content(LAYER, 8);
+        rig.origin.put_blob("a", &blob);
+        let path = blob_path("a", &blob);
+        rig.origin.allow(1_000_000);
+        let whole = rig.edge.begin(Method::GET, &path, &[]).await;
+        received(&rig.edge, 1_000_000).await;
+        rig.origin.fail_next(Fault::Status(status));
+        let range = ("range", "bytes=15000000-15000099");
+        let ahead = rig.edge.begin(Method::GET, &path, &[range]).await;
+        let refused = async {
+            while rig.origin.seen(&Method::GET, &path).len() < 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(super::PATIENCE, refused)
+            .await
+            .unwrap();
+        rig.origin.allow(u64::MAX);
+        let ahead = ahead.finish().await;
+        assert!(ahead.body.unwrap() == blob[15_000_000..15_000_100]);
+        whole.finish().await.is(200, &blob, "fwd=miss");
+        rig.edge.settle().await;
+        rig.edge.get(&path).await.is(200, &blob, "hit");
+        rig.edge.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_brings_little_at_a_time_is_asked_on_and_on() {
+    let rig = Rig::with(&["downloads.retries=2"]).await;
+    let blob = content(2_000_000, 9);
+    rig.origin.put_blob("a", &blob);
+    for _ in 0..10 {
+        rig.origin.fail_next(Fault::DieAt(150_000));
+    }
+    let path = blob_path("a", &blob);
+    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    rig.edge.stop().await;
 }
 
 #[tokio::test]

@@ -78,6 +78,10 @@ pub(super) enum Fault {
     Sorry,
     /// No answer at all.
     Silence,
+    /// All of it, whatever range is asked for.
+    Whole,
+    /// So many bytes more are promised than there are.
+    Promise(usize),
 }
 
 /// A request that came in.
@@ -280,6 +284,12 @@ impl ScriptedOrigin {
         let (blob, die_at) = match fault {
             // Silence was kept before.
             None | Some(Fault::Silence) => (blob, None),
+            Some(Fault::Whole) => return self.blob_answer(&blob, None, is_get, None),
+            Some(Fault::Promise(bytes)) => {
+                let length = blob.len();
+                let long = [&blob[..], &vec![0; bytes]].concat();
+                (long.into(), Some(length))
+            }
             Some(Fault::DieAt(at)) => (blob, Some(at)),
             Some(Fault::FlipAt(at)) => {
                 let mut wrong = blob.to_vec();

@@ -78,6 +78,22 @@ async fn a_file_that_is_cut_off_or_deleted_is_fetched_again() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_cut_off_without_a_trace_while_the_edge_was_down_is_fetched_again() {
+    let rig = Rig::new().await;
+    let blob = content(LAYER, 6);
+    let path = blob_path("a", &blob);
+    let file = cached(&rig, &blob).await;
+    rig.edge.stop().await;
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let open = File::options().write(true).open(&file).unwrap();
+    open.set_len(1_000_000).unwrap();
+    open.set_modified(modified).unwrap();
+    let edge = super::RunningEdge::start(rig.cache.path(), rig.origin.address, &[]).await;
+    edge.get(&path).await.is(200, &blob, "fwd=miss");
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn what_rots_without_a_trace_is_found() {
     let rig = Rig::with(&["cache.scrub=1GiB"]).await;
     let blob = content(LAYER, 4);

@@ -152,6 +152,30 @@ async fn an_owner_that_dies_costs_nothing_but_speed() {
 }
 
 #[tokio::test]
+async fn a_sibling_that_breaks_off_again_and_again_is_given_up() {
+    let (origin, sibling) = (ScriptedOrigin::start().await, ScriptedOrigin::start().await);
+    let cache = tempfile::tempdir().unwrap();
+    let url = format!("sibling.0.url=http://{}", sibling.address);
+    let set = ["name=node-0", "sibling.0.name=node-1", &url];
+    let edge = RunningEdge::start(cache.path(), origin.address, &set).await;
+    // Of several, some are the sibling's.
+    for seed in 0..8 {
+        let blob = content(3_000_000, 100 + seed);
+        for node in [&origin, &sibling] {
+            node.put_blob("a", &blob);
+        }
+        for _ in 0..8 {
+            sibling.fail_next(Fault::DieAt(100_000));
+        }
+        let answer = edge.get(&blob_path("a", &blob)).await;
+        assert!(answer.body.as_ref() == Some(&blob));
+    }
+    let asked = sibling.seen(&Method::GET, "/blobs/");
+    assert!((1..=8).contains(&asked.len()), "{asked:?}");
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_sick_region_is_passed_by() {
     let mut region = Region::new().await;
     for edge in region.edges.drain(1..) {

@@ -1,0 +1,126 @@
+//! What is written into a question, and read out of an answer.
+
+use std::time::Duration;
+
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Request, StatusCode};
+use outport_core::body::Body;
+use outport_core::oci::digest::Digest;
+use outport_core::oci::media::ManifestType;
+use outport_core::oci::range::content_range;
+use outport_core::oci::reference::{Reference, RepoName};
+use outport_core::oci::route::{Fetch, Route};
+use outport_core::upstream::UpstreamError;
+
+use super::{DOCKER_CONTENT_DIGEST, OriginError, Span};
+
+/// How many seconds a quota is left alone when nobody says for how long.
+const RETRY_AFTER_SECONDS: u64 = 60;
+
+/// Whether a status says that whoever answered cannot serve at all.
+pub(super) fn is_sick(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
+/// Whether an upstream said no, and not nothing.
+pub(super) fn is_no(error: &UpstreamError) -> bool {
+    matches!(error, UpstreamError::Token(error) if error.is_no())
+}
+
+/// Whether it is JSON of an object, as every manifest is: not a page that says sorry.
+pub(super) fn is_object(content: &[u8]) -> bool {
+    content.trim_ascii_start().starts_with(b"{")
+}
+
+/// Whether it is for people: what stands between us and an upstream answers so, with a 200.
+pub(super) fn is_page(headers: &HeaderMap) -> bool {
+    let ty = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    ty.is_some_and(|ty| ty.to_ascii_lowercase().starts_with(b"text/html"))
+}
+
+/// Returns how long one is asked to wait (RFC 9110 section 10.2.3); a date, and nothing, are taken for a while.
+pub(super) fn retry_after(headers: &HeaderMap) -> Duration {
+    let told = headers.get(RETRY_AFTER);
+    let seconds = told.and_then(|value| value.to_str().ok()?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(RETRY_AFTER_SECONDS))
+}
+
+pub(super) fn told_digest(headers: &HeaderMap) -> Option<Digest> {
+    headers
+        .get(DOCKER_CONTENT_DIGEST)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+pub(super) fn manifest_request(
+    repo: &RepoName,
+    reference: &Reference,
+    fetch: Fetch,
+) -> Result<Request<Body>, OriginError> {
+    let mut request = request(&Route::FetchManifest {
+        repository: repo.clone(),
+        reference: reference.clone(),
+        fetch,
+    })?;
+    for ty in ManifestType::ALL {
+        let accept = HeaderValue::from_static(ty.as_str());
+        request.headers_mut().append(ACCEPT, accept);
+    }
+    Ok(request)
+}
+
+pub(super) fn blob_route(repo: &RepoName, digest: &Digest, fetch: Fetch) -> Route {
+    Route::FetchBlob {
+        repository: repo.clone(),
+        digest: *digest,
+        fetch,
+    }
+}
+
+pub(super) fn request(route: &Route) -> Result<Request<Body>, OriginError> {
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = route.method();
+    *request.uri_mut() = route
+        .to_uri()
+        .try_into()
+        .or(Err(OriginError::Nonsense("a path that cannot be written")))?;
+    Ok(request)
+}
+
+pub(super) fn header(text: String) -> Result<HeaderValue, OriginError> {
+    HeaderValue::try_from(text).or(Err(OriginError::Nonsense(
+        "a header that cannot be written",
+    )))
+}
+
+pub(super) fn content_length(headers: &HeaderMap) -> Result<u64, OriginError> {
+    headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .ok_or(OriginError::Nonsense("a blob without a length"))
+}
+
+/// Returns the size of the whole blob of which a 206 brings the part asked for.
+pub(super) fn partial_size(headers: &HeaderMap, span: &Span) -> Result<u64, OriginError> {
+    let told = headers
+        .get(CONTENT_RANGE)
+        .and_then(|value| value.to_str().ok())
+        .ok_or(OriginError::Nonsense("a part without its place"))?;
+    let size = told
+        .rsplit_once('/')
+        .and_then(|(_, size)| size.parse().ok())
+        .ok_or(OriginError::Nonsense("a part of unknown whole"))?;
+    let expected = match span {
+        Span::From(from) => *from..size,
+        Span::Within(range) => range.clone(),
+    };
+    if told != content_range(&expected, size) {
+        return Err(OriginError::Nonsense("another part than asked for"));
+    }
+    Ok(size)
+}
