@@ -1,11 +1,13 @@
-//! The admin listener of both binaries: `/healthz` (alive), `/readyz` (would serve), `/metrics` (Prometheus).
+//! The admin listener of both binaries: `/healthz` (alive), `/readyz` (would serve), `/metrics` (Prometheus), and what a role
+//! has beside them.
 //!
-//! Invariant: nothing here waits for anything; `/readyz` answers from what the parts of the process last said.
+//! Invariant: nothing of these waits for anything; `/readyz` answers from what the parts of the process last said.
 
 use std::collections::BTreeMap;
-use std::future::Ready;
+use std::future::{Future, Ready, ready};
 use std::sync::Arc;
 
+use futures_util::future::Either;
 use http::header::HeaderValue;
 use http::{Method, Request, Response, StatusCode};
 use parking_lot::RwLock;
@@ -50,19 +52,32 @@ impl Readiness {
     }
 }
 
-/// Returns the service of the admin listener.
-pub fn service(
+/// Returns the service of the admin listener; other paths are for `others`.
+pub fn service<S, F>(
     metrics: Metrics,
     readiness: Readiness,
-) -> impl Fn(Request<Body>) -> Ready<Response<Body>> + Clone + Send + Sync + 'static {
-    move |request| std::future::ready(answer(&request, &metrics, &readiness))
+    others: S,
+) -> impl Fn(Request<Body>) -> Either<Ready<Response<Body>>, F> + Clone + Send + Sync + 'static
+where
+    S: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    move |request| {
+        if matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics") {
+            Either::Left(ready(answer(&request, &metrics, &readiness)))
+        } else {
+            Either::Right(others(request))
+        }
+    }
+}
+
+/// Answers for a role that has nothing of its own there.
+pub fn nothing(_: Request<Body>) -> Ready<Response<Body>> {
+    ready(error_response(&ErrorCode::NotFound.into()))
 }
 
 fn answer(request: &Request<Body>, metrics: &Metrics, readiness: &Readiness) -> Response<Body> {
     let path = request.uri().path();
-    if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
-        return error_response(&ErrorCode::NotFound.into());
-    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let refusal = error_response(&ErrorCode::MethodNotAllowed.into());
         return with_allow(refusal, &[Method::GET, Method::HEAD]);
@@ -92,6 +107,7 @@ fn answer(request: &Request<Body>, metrics: &Metrics, readiness: &Readiness) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt as _;
 
     #[track_caller]
     fn check(method: Method, path: &str, readiness: &Readiness) -> (StatusCode, Response<Body>) {
@@ -100,7 +116,8 @@ mod tests {
             .uri(path)
             .body(Body::empty())
             .unwrap();
-        let response = answer(&request, &Metrics::new(), readiness);
+        let service = service(Metrics::new(), readiness.clone(), nothing);
+        let response = service(request).now_or_never().unwrap();
         (response.status(), response)
     }
 

@@ -21,6 +21,9 @@ pub mod coalesce;
 pub mod forward;
 pub mod source;
 
+pub mod admin;
+pub mod frozen;
+
 pub mod metrics;
 pub mod respond;
 pub mod served;
@@ -30,7 +33,7 @@ mod tests;
 
 use std::time::Duration;
 
-use outport_core::admin::{self, Readiness};
+use outport_core::admin::{self as core_admin, Readiness};
 use outport_core::clock;
 use outport_core::net::client::{BadClient, Client};
 use outport_core::net::serve::Server;
@@ -41,9 +44,11 @@ use outport_core::upstream::Upstream;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use admin::Operations;
 use cache::{Cache, scrub};
 use config::Config;
 use download::Downloads;
+use frozen::Frozen;
 use names::Names;
 use pull::Pull;
 use resolve::Resolver;
@@ -59,6 +64,7 @@ pub struct Edge {
     config: Config,
     seams: Seams,
     service: Service,
+    operations: Operations,
     cache: Cache,
 }
 
@@ -119,12 +125,13 @@ impl Edge {
             urls => Some(Client::new(urls.to_vec(), site.client.clone())?),
         };
         let origin = Origin::new(client, config.questions, metrics.origin.clone());
+        let (cache, names, frozen) =
+            open_cache(&config, &seams.tasks, metrics.cache.clone()).await?;
         let registries = Registries::new(
             (origin, config.origin.names.clone()),
             upstreams(&config, &metrics)?,
-            config.upstreams.default.clone(),
+            (config.upstreams.default.clone(), frozen),
         );
-        let (cache, names) = open_cache(&config, &seams.tasks, metrics.cache.clone()).await?;
         let resolver = Resolver::new(
             registries,
             cache.clone(),
@@ -148,11 +155,13 @@ impl Edge {
                 .spawn("leftovers", downloads.clone().mind_leftovers()),
         );
         let pull = Pull::new(resolver.clone(), downloads);
+        let operations = Operations::new(resolver.clone());
         let service = Service::new(&config.name, pull, resolver, metrics.requests);
         Ok(Self {
             config,
             seams,
             service,
+            operations,
             cache,
         })
     }
@@ -163,6 +172,7 @@ impl Edge {
             config,
             seams,
             service,
+            operations,
             cache,
         } = self;
         tracing::info!(name = config.name, region = config.region, "edge is up");
@@ -180,7 +190,11 @@ impl Edge {
         );
         let admin = Server::new("edge_admin", config.server, &seams.metrics).run(
             listeners.admin,
-            admin::service(seams.metrics.clone(), seams.readiness.clone()),
+            core_admin::service(
+                seams.metrics.clone(),
+                seams.readiness.clone(),
+                move |request| operations.clone().call(request),
+            ),
             ended.clone(),
         );
         let draining = async {
@@ -265,7 +279,7 @@ async fn open_cache(
     config: &Config,
     tasks: &Tasks,
     metrics: metrics::CacheMetrics,
-) -> Result<(Cache, Names), BuildError> {
+) -> Result<(Cache, Names, Frozen), BuildError> {
     let (path, names, cache) = (config.cache_path.clone(), config.names, config.cache);
     let opened = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&path).map_err(|source| {
@@ -277,13 +291,18 @@ async fn open_cache(
         // First: it also keeps a second edge out of the directory.
         let (names, writer) = Names::open(&path.join(NAMES_FILE), names)?;
         let cache = Cache::open(&path, cache, names.clone(), metrics)?;
-        Ok::<_, BuildError>((cache, names, writer))
+        let frozen =
+            Frozen::open(&path).map_err(|source| outport_core::store::disk::OpenError::Io {
+                path: path.clone(),
+                source,
+            })?;
+        Ok::<_, BuildError>((cache, names, frozen, writer))
     });
-    let (cache, names, writer) = opened.await.or(Err(BuildError::Ending))??;
+    let (cache, names, frozen, writer) = opened.await.or(Err(BuildError::Ending))??;
     drop(tasks.spawn("names", writer.run(tasks.clone())));
     let tending = cache.clone().tend(clock::now(), tasks.token());
     drop(tasks.spawn("cache", tending));
-    Ok((cache, names))
+    Ok((cache, names, frozen))
 }
 
 /// The file, in the cache's directory, that remembers links and tags.

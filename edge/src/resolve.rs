@@ -161,6 +161,10 @@ impl Resolver {
     async fn fresh(&self, repo: &RepoName, reference: &Reference) -> Option<Resolved> {
         let (digest, age) = match reference {
             Reference::Digest(digest) => (*digest, None),
+            Reference::Tag(tag) if self.is_frozen(repo) => {
+                let pointed = self.names.tag(repo, tag).await?;
+                (pointed.digest, pointed.since.map(|since| since.elapsed()))
+            }
             Reference::Tag(tag) => {
                 let pointed = self.names.tag_in_memory(repo, tag)?;
                 let age = pointed.since?.elapsed();
@@ -175,6 +179,11 @@ impl Resolver {
             served: Served::Hit,
             age,
         })
+    }
+
+    /// Whether the tags of a repository stay where they are.
+    fn is_frozen(&self, repo: &RepoName) -> bool {
+        self.registries.frozen().is_set() && self.registries.upstream(repo).is_some()
     }
 
     /// Returns what the origin says now about a repository's link to a blob.

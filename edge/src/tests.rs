@@ -7,6 +7,7 @@ mod eviction;
 mod faults;
 mod fresh;
 mod names;
+mod operations;
 mod origin;
 mod pulls;
 mod rot;
@@ -40,6 +41,8 @@ use origin::ScriptedOrigin;
 /// An edge that runs.
 struct RunningEdge {
     address: SocketAddr,
+    /// Where operators connect.
+    admin: SocketAddr,
     seams: Seams,
     cache: Cache,
     shutdown: CancellationToken,
@@ -116,12 +119,14 @@ impl RunningEdge {
         let cache = edge.cache.clone();
         let address = public.local_addr().unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin_address = admin.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let run = edge.run(Listeners { public, admin }, shutdown.clone());
         // Not one of its own tasks, for which it waits.
         let run = origin::TASKS.spawn("edge", run);
         Self {
             address,
+            admin: admin_address,
             seams,
             cache,
             shutdown,
@@ -158,7 +163,25 @@ impl RunningEdge {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> hyper::Result<Begun> {
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        self.try_send_to(self.address, method, path, (headers, body))
+            .await
+    }
+
+    /// Asks as an operator does.
+    async fn operate(&self, method: Method, path: &str) -> Answer {
+        let nothing = (&[][..], Bytes::new());
+        let sent = self.try_send_to(self.admin, method, path, nothing);
+        sent.await.unwrap().finish().await
+    }
+
+    async fn try_send_to(
+        &self,
+        address: SocketAddr,
+        method: Method,
+        path: &str,
+        (headers, body): (&[(&str, &str)], Bytes),
+    ) -> hyper::Result<Begun> {
+        let stream = TcpStream::connect(address).await.unwrap();
         let io = TokioIo::new(stream);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         let connection = origin::TASKS.spawn("client", async {

@@ -183,7 +183,11 @@ impl Origin {
         );
         let admin = Server::new("origin_admin", config.server, &seams.metrics).run(
             listeners.admin,
-            admin::service(seams.metrics.clone(), seams.readiness.clone()),
+            admin::service(
+                seams.metrics.clone(),
+                seams.readiness.clone(),
+                admin::nothing,
+            ),
             ended.clone(),
         );
         let draining = async {

@@ -1,5 +1,6 @@
 //! What a cache does beside serving: it keeps its index, compares it with the directory, and says whom to trust and to keep.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use outport_core::oci::digest::Digest;
@@ -54,6 +55,11 @@ impl Cache {
         }
         self.0.index.flush();
         Ok(())
+    }
+
+    /// Returns what is pinned.
+    pub fn pins(&self) -> BTreeSet<Digest> {
+        self.0.table.lock().pins().iter().copied().collect()
     }
 
     /// Lets a blob be evicted again. Blocks.

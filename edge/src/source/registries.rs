@@ -15,6 +15,7 @@ use outport_core::oci::route::{Route, Routed};
 use outport_core::upstream::Definition;
 
 use super::Origin;
+use crate::frozen::Frozen;
 
 /// The origin and the upstreams; cheap to clone.
 #[derive(Clone, Debug)]
@@ -28,6 +29,7 @@ struct Inner {
     upstreams: Vec<Origin>,
     /// The one that is meant when none is named.
     default: Option<String>,
+    frozen: Frozen,
 }
 
 /// What a client means.
@@ -56,23 +58,30 @@ pub enum AddressError {
 // === impl Registries ===
 
 impl Registries {
-    /// Returns an origin, with its names, and upstreams, of which the one called `default` is meant when none is named.
+    /// Returns an origin, with its names, and upstreams, of which the one called `default` is meant when none is named, and
+    /// whose tags stay where they are while it is `frozen`.
     pub fn new(
         (origin, origin_names): (Origin, Vec<String>),
         upstreams: Vec<Origin>,
-        default: Option<String>,
+        (default, frozen): (Option<String>, Frozen),
     ) -> Self {
         Self(Arc::new(Inner {
             origin,
             origin_names,
             upstreams,
             default,
+            frozen,
         }))
     }
 
     /// Returns the origin.
     pub fn origin(&self) -> &Origin {
         &self.0.origin
+    }
+
+    /// Returns whether the tags of upstreams stay where they are.
+    pub fn frozen(&self) -> &Frozen {
+        &self.0.frozen
     }
 
     /// Returns who has the say about a repository.

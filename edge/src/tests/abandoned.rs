@@ -12,6 +12,7 @@ use crate::download::attendance::Attendance;
 use crate::download::follower::follow;
 use crate::download::landing::tests::landing;
 use crate::download::landing::{Landing, Writer};
+use crate::frozen::Frozen;
 use crate::metrics::OriginMetrics;
 use crate::source::Origin;
 use crate::source::registries::Registries;
@@ -40,9 +41,10 @@ impl Abandoned {
         let url = format!("http://{}", origin.address).parse().unwrap();
         let client = Client::new(vec![url], client::Config::default()).unwrap();
         let asked = Origin::new(Some(client), questions(), OriginMetrics::default());
+        let frozen = Frozen::open(std::path::Path::new("/nowhere")).unwrap();
         let through = Through {
             sources: Sources::new(
-                Registries::new((asked, Vec::new()), Vec::new(), None),
+                Registries::new((asked, Vec::new()), Vec::new(), (None, frozen)),
                 Ring::new("edge-1".to_owned(), Vec::new()),
                 Vec::new(),
                 Duration::MAX,

@@ -1,6 +1,6 @@
 //! Registries that are pulled through.
 
-mod scripted;
+pub(super) mod scripted;
 
 use std::time::Duration;
 

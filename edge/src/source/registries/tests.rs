@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use http::{Method, Uri};
 use outport_core::net::client::{self, Client};
 use outport_core::upstream::Upstream;
@@ -20,7 +22,9 @@ fn registries(has_origin: bool, default: Option<&str>) -> Registries {
     });
     let origin = Origin::new(client, questions(), OriginMetrics::default());
     let origin = (origin, vec!["own.example".to_owned()]);
-    Registries::new(origin, upstreams.into(), default.map(str::to_owned))
+    let frozen = Frozen::open(Path::new("/nowhere")).unwrap();
+    let default = (default.map(str::to_owned), frozen);
+    Registries::new(origin, upstreams.into(), default)
 }
 
 /// Returns the paths that a request is answered from.

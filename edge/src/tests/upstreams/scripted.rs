@@ -20,15 +20,15 @@ use crate::tests::origin::{MANIFEST_TYPE, TASKS};
 use crate::tests::sha256;
 
 /// A registry of somebody else.
-pub(super) struct ScriptedUpstream {
-    pub(super) address: SocketAddr,
+pub(in crate::tests) struct ScriptedUpstream {
+    pub(in crate::tests) address: SocketAddr,
     shared: Arc<Mutex<State>>,
     down: CancellationToken,
 }
 
 /// How it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Behaviour {
+pub(in crate::tests) enum Behaviour {
     /// As it should.
     Well,
     /// With this, whatever is asked.
@@ -56,10 +56,10 @@ struct State {
 
 /// A request that came in.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(in crate::tests) struct Seen {
     method: String,
-    pub(super) target: String,
-    pub(super) authorization: Option<String>,
+    pub(in crate::tests) target: String,
+    pub(in crate::tests) authorization: Option<String>,
     /// Whether it got what it asked for.
     is_let_in: bool,
 }
@@ -68,7 +68,7 @@ const TOKEN: &str = "Bearer t0ken";
 
 impl Behaviour {
     /// All but the good one.
-    pub(super) const BAD: [Self; 13] = [
+    pub(in crate::tests) const BAD: [Self; 13] = [
         Self::Silent,
         Self::Reset,
         Self::Sorry,
@@ -85,17 +85,17 @@ impl Behaviour {
     ];
 
     /// Whether it is a no, and not nothing.
-    pub(super) const fn is_no(self) -> bool {
+    pub(in crate::tests) const fn is_no(self) -> bool {
         matches!(self, Self::Status(401 | 403) | Self::NoToken(401))
     }
 }
 
 impl ScriptedUpstream {
-    pub(super) async fn start() -> Self {
+    pub(in crate::tests) async fn start() -> Self {
         Self::start_at("127.0.0.1").await
     }
 
-    pub(super) async fn start_at(host: &str) -> Self {
+    pub(in crate::tests) async fn start_at(host: &str) -> Self {
         let listener = TcpListener::bind((host, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Mutex::new(State::default()));
@@ -117,33 +117,33 @@ impl ScriptedUpstream {
         }
     }
 
-    pub(super) fn behave(&self, behaviour: Behaviour) {
+    pub(in crate::tests) fn behave(&self, behaviour: Behaviour) {
         self.shared.lock().behaviour = Some(behaviour);
     }
 
     /// Lets nobody in without a token, to be had at `realm`, or else here.
-    pub(super) fn ask_for_tokens(&self, realm: Option<&str>) {
+    pub(in crate::tests) fn ask_for_tokens(&self, realm: Option<&str>) {
         let own = format!("http://{}/token", self.address);
         self.shared.lock().realm = Some(realm.map_or(own, str::to_owned));
     }
 
-    pub(super) fn redirect_blobs(&self, target: &str) {
+    pub(in crate::tests) fn redirect_blobs(&self, target: &str) {
         self.shared.lock().redirect = Some(target.to_owned());
     }
 
-    pub(super) fn put_manifest(&self, repo: &str, tag: &str, content: &Bytes) {
+    pub(in crate::tests) fn put_manifest(&self, repo: &str, tag: &str, content: &Bytes) {
         for reference in [tag.to_owned(), sha256(content).to_string()] {
             let path = format!("/v2/{repo}/manifests/{reference}");
             self.put(path, MANIFEST_TYPE, content, None);
         }
     }
 
-    pub(super) fn put_blob(&self, repo: &str, content: &Bytes) {
+    pub(in crate::tests) fn put_blob(&self, repo: &str, content: &Bytes) {
         let path = format!("/v2/{repo}/blobs/{}", sha256(content));
         self.put(path, "application/octet-stream", content, None);
     }
 
-    pub(super) fn put_list(&self, path: &str, content: &Bytes, link: &str) {
+    pub(in crate::tests) fn put_list(&self, path: &str, content: &Bytes, link: &str) {
         self.put(path.to_owned(), "application/json", content, Some(link));
     }
 
@@ -153,7 +153,7 @@ impl ScriptedUpstream {
     }
 
     /// Returns the requests that have `part` in them.
-    pub(super) fn seen(&self, part: &str) -> Vec<Seen> {
+    pub(in crate::tests) fn seen(&self, part: &str) -> Vec<Seen> {
         let state = self.shared.lock();
         let seen = state.seen.iter();
         seen.filter(|seen| seen.target.contains(part))
@@ -161,13 +161,13 @@ impl ScriptedUpstream {
             .collect()
     }
 
-    pub(super) fn count(&self, method: &str, part: &str) -> usize {
+    pub(in crate::tests) fn count(&self, method: &str, part: &str) -> usize {
         let seen = self.seen(part).into_iter();
         seen.filter(|seen| seen.method == method).count()
     }
 
     /// Returns how many requests got what they asked for.
-    pub(super) fn counted_let_in(&self, part: &str) -> usize {
+    pub(in crate::tests) fn counted_let_in(&self, part: &str) -> usize {
         let seen = self.seen(part).into_iter();
         seen.filter(|seen| seen.is_let_in).count()
     }

@@ -1,0 +1,194 @@
+//! What an operator asks of a running edge, on its admin listener.
+//!
+//! `GET`, `POST` and `DELETE /pins?image=NAME`: what is never evicted. `POST /purge?image=NAME`: a tag is asked for anew.
+//! `GET`, `PUT` and `DELETE /frozen`: whether the tags of upstreams stay where they are.
+//!
+//! Invariants: an image is called as a client calls it, by tag or digest. A pin is of what a tag points at now, and does not
+//! follow it. Failure: what could not be done is said in the form of the API's errors.
+
+use std::collections::BTreeSet;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use outport_core::body::Body;
+use outport_core::net::respond::{error_response, small, with_allow};
+use outport_core::oci::digest::Digest;
+use outport_core::oci::error::{ApiError, ErrorCode};
+use outport_core::oci::manifest::Manifest;
+use outport_core::oci::media::JSON;
+use outport_core::oci::reference::{Reference, RepoName};
+use outport_core::oci::route::{Fetch, Route, Routed};
+use tokio::task::spawn_blocking;
+
+use crate::resolve::Resolver;
+
+/// Answers operators; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Operations {
+    resolver: Resolver,
+}
+
+/// An image, as it is called here.
+struct Image {
+    repo: RepoName,
+    reference: Reference,
+}
+
+/// How many manifests an image is followed through: an index of indexes is unusual, one of all platforms is not.
+const MANIFESTS_MAX: usize = 1000;
+
+// === impl Operations ===
+
+impl Operations {
+    /// Returns them for what `resolver` serves.
+    pub const fn new(resolver: Resolver) -> Self {
+        Self { resolver }
+    }
+
+    /// Answers a request.
+    pub async fn call(self, request: Request<Body>) -> Response<Body> {
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        match self.answer(&method, &uri).await {
+            Ok(response) => response,
+            Err(error) => error_response(&error),
+        }
+    }
+
+    async fn answer(&self, method: &Method, uri: &Uri) -> Result<Response<Body>, ApiError> {
+        match (uri.path(), method) {
+            ("/pins", &Method::GET) => Ok(list(&self.resolver.cache().pins())),
+            ("/pins", &Method::POST) => self.pin(&self.image(uri)?).await,
+            ("/pins", &Method::DELETE) => self.unpin(&self.image(uri)?).await,
+            ("/purge", &Method::POST) => {
+                let Image { repo, reference } = self.image(uri)?;
+                self.resolver.forget_manifest(&repo, &reference).await;
+                Ok(done())
+            }
+            ("/frozen", &Method::GET) => {
+                let is_frozen = self.resolver.registries().frozen().is_set();
+                Ok(json(is_frozen.to_string()))
+            }
+            ("/frozen", &Method::PUT) => self.freeze(true).await,
+            ("/frozen", &Method::DELETE) => self.freeze(false).await,
+            ("/pins", _) => Ok(refused(&[Method::GET, Method::POST, Method::DELETE])),
+            ("/purge", _) => Ok(refused(&[Method::POST])),
+            ("/frozen", _) => Ok(refused(&[Method::GET, Method::PUT, Method::DELETE])),
+            _ => Err(ErrorCode::NotFound.into()),
+        }
+    }
+
+    /// Returns the image that a request is about, called as it is here.
+    fn image(&self, uri: &Uri) -> Result<Image, ApiError> {
+        let query = uri.query().unwrap_or_default().as_bytes();
+        let mut parameters = form_urlencoded::parse(query);
+        let image = parameters.find(|(key, _)| key == "image");
+        let (_, text) = image.ok_or_else(|| {
+            ApiError::new(ErrorCode::BadRequest).with_message("which ?image= is it about")
+        })?;
+        let bad = |_| ApiError::new(ErrorCode::NameInvalid);
+        let (repo, reference) = match (text.split_once('@'), text.rsplit_once(':')) {
+            (Some((repo, digest)), _) => (repo, digest),
+            (None, Some((repo, tag))) if !tag.contains('/') => (repo, tag),
+            (None, _) => (&*text, "latest"),
+        };
+        let routed = Routed {
+            route: Route::FetchManifest {
+                repository: repo.parse().map_err(bad)?,
+                reference: reference.parse().map_err(bad)?,
+                fetch: Fetch::Get,
+            },
+            ns: None,
+        };
+        let addressed = self.resolver.registries().address(routed, None)?;
+        match addressed.route {
+            Route::FetchManifest {
+                repository: repo,
+                reference,
+                ..
+            } => Ok(Image { repo, reference }),
+            _ => Err(ErrorCode::NameInvalid.into()),
+        }
+    }
+
+    async fn pin(&self, image: &Image) -> Result<Response<Body>, ApiError> {
+        let parts = self.parts(image).await?;
+        let (cache, pinned) = (self.resolver.cache().clone(), parts.clone());
+        let pinning =
+            spawn_blocking(move || pinned.into_iter().try_for_each(|digest| cache.pin(digest)));
+        match pinning.await {
+            Ok(Ok(())) => Ok(list(&parts)),
+            Ok(Err(error)) => Err(ApiError::new(ErrorCode::InsufficientStorage)
+                .with_message("too many pins")
+                .with_source(error)),
+            Err(error) => Err(ApiError::new(ErrorCode::Internal).with_source(error)),
+        }
+    }
+
+    async fn unpin(&self, image: &Image) -> Result<Response<Body>, ApiError> {
+        let parts = self.parts(image).await?;
+        let (cache, unpinned) = (self.resolver.cache().clone(), parts.clone());
+        let unpinning = spawn_blocking(move || {
+            for digest in &unpinned {
+                cache.unpin(digest);
+            }
+        });
+        unpinning.await.ok();
+        Ok(list(&parts))
+    }
+
+    async fn freeze(&self, is_frozen: bool) -> Result<Response<Body>, ApiError> {
+        let frozen = self.resolver.registries().frozen().clone();
+        let setting = spawn_blocking(move || frozen.set(is_frozen)).await;
+        setting
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map(|()| done())
+            .map_err(|error| ApiError::new(ErrorCode::Internal).with_source(error))
+    }
+
+    /// Returns what an image is made of: itself, and what its manifests name, of which those of an index that are not here
+    /// name nothing yet.
+    async fn parts(&self, image: &Image) -> Result<BTreeSet<Digest>, ApiError> {
+        let resolved = self
+            .resolver
+            .manifest(&image.repo, &image.reference)
+            .await?;
+        let size_max = self.resolver.manifest_bytes_max();
+        let mut parts = BTreeSet::from([resolved.manifest.digest]);
+        let mut contents = vec![resolved.manifest.content];
+        let mut looked_at = 0;
+        while let Some(content) = contents.pop() {
+            looked_at += 1;
+            let Ok(manifest) = Manifest::parse(None, &content) else {
+                continue;
+            };
+            parts.extend(manifest.blobs());
+            for child in manifest.children() {
+                if parts.insert(child)
+                    && looked_at + contents.len() < MANIFESTS_MAX
+                    && let Some(content) = self.resolver.cache().content(&child, size_max).await
+                {
+                    contents.push(content);
+                }
+            }
+        }
+        Ok(parts)
+    }
+}
+
+fn list<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> Response<Body> {
+    let digests = digests.into_iter().map(|digest| format!("\"{digest}\""));
+    json(format!("[{}]", digests.collect::<Vec<_>>().join(",")))
+}
+
+fn json(text: String) -> Response<Body> {
+    small(HeaderValue::from_static(JSON), text.into_bytes())
+}
+
+fn done() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+fn refused(allowed: &[Method]) -> Response<Body> {
+    with_allow(error_response(&ErrorCode::MethodNotAllowed.into()), allowed)
+}

@@ -1,0 +1,150 @@
+//! What operators ask of a running edge.
+
+use bytes::Bytes;
+use http::Method;
+use tempfile::TempDir;
+
+use super::upstreams::scripted::ScriptedUpstream;
+use super::{Rig, RunningEdge, blob_path, content, sha256};
+
+fn image(config: &Bytes, layer: &Bytes) -> Bytes {
+    let descriptor = |blob: &Bytes| {
+        format!(
+            r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{}","size":{}}}"#,
+            sha256(blob),
+            blob.len()
+        )
+    };
+    let (config, layer) = (descriptor(config), descriptor(layer));
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{config},"layers":[{layer}]}}"#
+    )
+    .into()
+}
+
+#[tokio::test]
+async fn a_pinned_image_stays() {
+    let rig = Rig::with(&["cache.capacity=1MB"]).await;
+    let (config, layer) = (content(20_000, 1), content(300_000, 2));
+    let image = image(&config, &layer);
+    rig.origin.put_manifest("team/app", "1", &image);
+    for blob in [&config, &layer] {
+        rig.origin.put_blob("team/app", blob);
+    }
+    let pinned = rig
+        .edge
+        .operate(Method::POST, "/pins?image=team/app:1")
+        .await;
+    assert_eq!(pinned.status, 200);
+    let parts: Vec<String> = serde_json::from_slice(&pinned.body.unwrap()).unwrap();
+    let mut expected = [&config, &layer, &image].map(|part| sha256(part).to_string());
+    expected.sort();
+    assert_eq!(parts, expected);
+    let path = blob_path("team/app", &layer);
+    rig.edge.get(&path).await.is(200, &layer, "fwd=miss");
+    rig.edge.settle().await;
+    let flood = async |seeds: std::ops::Range<u64>| {
+        for seed in seeds {
+            let other = content(200_000, seed);
+            rig.origin.put_blob("a", &other);
+            // Twice, so that it is worth keeping.
+            for _ in 0..2 {
+                rig.edge.get(&blob_path("a", &other)).await;
+                rig.edge.settle().await;
+            }
+        }
+    };
+    flood(10..40).await;
+    rig.edge.get(&path).await.is(200, &layer, "hit");
+    let listed = rig.edge.operate(Method::GET, "/pins").await;
+    let listed: Vec<String> = serde_json::from_slice(&listed.body.unwrap()).unwrap();
+    assert_eq!(listed, expected);
+    let unpinned = rig
+        .edge
+        .operate(Method::DELETE, "/pins?image=team/app:1")
+        .await;
+    assert_eq!(unpinned.status, 200);
+    assert_eq!(
+        rig.edge.operate(Method::GET, "/pins").await.body.unwrap(),
+        "[]"
+    );
+    rig.edge.stop().await;
+}
+
+async fn hub(cache: &TempDir, upstream: &ScriptedUpstream, fresh_for: &str) -> RunningEdge {
+    let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    let (url, fresh_for) = (
+        format!("upstream.0.url=http://{}", upstream.address),
+        format!("upstreams.tags_fresh_for={fresh_for}"),
+    );
+    let sets = ["origin.urls=[]", "upstream.0.name=hub", &url, &fresh_for];
+    RunningEdge::start(cache.path(), nobody, &sets).await
+}
+
+fn manifest(text: &str) -> Bytes {
+    format!("{{\"schemaVersion\":2,\"text\":\"{text}\"}}").into()
+}
+
+#[tokio::test]
+async fn frozen_tags_stay_where_they_are() {
+    let (upstream, cache) = (ScriptedUpstream::start().await, TempDir::new().unwrap());
+    let path = "/v2/hub/org/app/manifests/1";
+    upstream.put_manifest("org/app", "1", &manifest("old"));
+    let edge = hub(&cache, &upstream, "0s").await;
+    edge.get(path).await.is(200, &manifest("old"), "fwd=miss");
+    assert_eq!(edge.operate(Method::PUT, "/frozen").await.status, 204);
+    upstream.put_manifest("org/app", "1", &manifest("new"));
+    upstream.put_manifest("org/app", "2", &manifest("other"));
+    edge.get(path).await.is(200, &manifest("old"), "hit");
+    edge.stop().await;
+    let edge = hub(&cache, &upstream, "0s").await;
+    assert_eq!(
+        edge.operate(Method::GET, "/frozen").await.body.unwrap(),
+        "true"
+    );
+    let before = upstream.seen("/").len();
+    edge.get(path).await.is(200, &manifest("old"), "hit");
+    assert_eq!(upstream.seen("/").len(), before);
+    // What nobody has seen yet stays nowhere.
+    let other = edge.get("/v2/hub/org/app/manifests/2").await;
+    other.is(200, &manifest("other"), "fwd=miss");
+    assert_eq!(edge.operate(Method::DELETE, "/frozen").await.status, 204);
+    edge.get(path).await.is(200, &manifest("new"), "fwd=miss");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_purged_tag_is_asked_for_anew() {
+    let (upstream, cache) = (ScriptedUpstream::start().await, TempDir::new().unwrap());
+    let path = "/v2/hub/org/app/manifests/1";
+    upstream.put_manifest("org/app", "1", &manifest("old"));
+    let edge = hub(&cache, &upstream, "1h").await;
+    edge.get(path).await.is(200, &manifest("old"), "fwd=miss");
+    upstream.put_manifest("org/app", "1", &manifest("new"));
+    edge.get(path).await.is(200, &manifest("old"), "hit");
+    let purged = edge
+        .operate(Method::POST, "/purge?image=hub/org/app:1")
+        .await;
+    assert_eq!(purged.status, 204);
+    edge.get(path).await.is(200, &manifest("new"), "fwd=miss");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_operators_get_wrong_is_said() {
+    let rig = Rig::new().await;
+    for (method, path, status) in [
+        (Method::POST, "/pins", 400),
+        (Method::POST, "/pins?image=A", 400),
+        (Method::POST, "/pins?image=a@sha256:1", 400),
+        (Method::POST, "/pins?image=none:1", 404),
+        (Method::PUT, "/pins?image=a", 405),
+        (Method::GET, "/purge?image=a", 405),
+        (Method::GET, "/v2/", 404),
+        (Method::GET, "/healthz", 200),
+    ] {
+        let answer = rig.edge.operate(method.clone(), path).await;
+        assert_eq!(answer.status, status, "{method} {path}");
+    }
+    rig.edge.stop().await;
+}
