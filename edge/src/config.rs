@@ -23,6 +23,7 @@ use crate::cache::CacheConfig;
 use crate::download::DownloadConfig;
 use crate::download::leftovers::LeftoverConfig;
 use crate::names::NamesConfig;
+use crate::source::freshness::Rules;
 use crate::source::sources::SiblingSite;
 use crate::source::{OriginConfig, TagConfig};
 
@@ -81,6 +82,8 @@ pub struct Upstreams {
     pub definitions: Vec<Definition>,
     /// The one that is meant when a client names none.
     pub default: Option<String>,
+    /// How long what they say of some tags is good.
+    pub rules: Rules,
     /// The bounds of connections to each.
     pub client: client::Config,
     /// How each is asked.

@@ -130,7 +130,11 @@ impl Edge {
         let registries = Registries::new(
             (origin, config.origin.names.clone()),
             upstreams(&config, &metrics)?,
-            (config.upstreams.default.clone(), frozen),
+            (
+                config.upstreams.default.clone(),
+                config.upstreams.rules.clone(),
+            ),
+            frozen,
         );
         let resolver = Resolver::new(
             registries,

@@ -23,6 +23,7 @@ use crate::cache::Cache;
 use crate::coalesce::{Coalesce, Role};
 use crate::names::{Link, LinkKey, LinkKind, Moment, Names, Pointed};
 use crate::served::Served;
+use crate::source::freshness::Good;
 use crate::source::registries::Registries;
 use crate::source::{Manifest, ManifestAnswer, Origin, OriginError};
 
@@ -161,29 +162,26 @@ impl Resolver {
     async fn fresh(&self, repo: &RepoName, reference: &Reference) -> Option<Resolved> {
         let (digest, age) = match reference {
             Reference::Digest(digest) => (*digest, None),
-            Reference::Tag(tag) if self.is_frozen(repo) => {
-                let pointed = self.names.tag(repo, tag).await?;
-                (pointed.digest, pointed.since.map(|since| since.elapsed()))
-            }
-            Reference::Tag(tag) => {
-                let pointed = self.names.tag_in_memory(repo, tag)?;
-                let age = pointed.since?.elapsed();
-                if age >= self.registries.of(repo).tags().fresh_for {
-                    return None;
+            Reference::Tag(tag) => match self.registries.good(repo, tag) {
+                Good::Forever => {
+                    let pointed = self.names.tag(repo, tag).await?;
+                    (pointed.digest, pointed.since.map(|since| since.elapsed()))
                 }
-                (pointed.digest, Some(age))
-            }
+                Good::For(time) => {
+                    let pointed = self.names.tag_in_memory(repo, tag)?;
+                    let age = pointed.since?.elapsed();
+                    if age >= time {
+                        return None;
+                    }
+                    (pointed.digest, Some(age))
+                }
+            },
         };
         Some(Resolved {
             manifest: self.local(repo, &digest).await?,
             served: Served::Hit,
             age,
         })
-    }
-
-    /// Whether the tags of a repository stay where they are.
-    fn is_frozen(&self, repo: &RepoName) -> bool {
-        self.registries.frozen().is_set() && self.registries.upstream(repo).is_some()
     }
 
     /// Returns what the origin says now about a repository's link to a blob.

@@ -12,6 +12,7 @@
 
 mod answer;
 mod error;
+pub mod freshness;
 pub mod registries;
 pub mod ring;
 pub mod sources;

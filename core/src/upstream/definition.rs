@@ -113,7 +113,11 @@ impl Definition {
 
     /// Whether it may be asked for a repository, named as it is there.
     pub fn may_pull(&self, repo: &RepoName) -> bool {
-        let matches = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(repo));
+        let matches = |patterns: &[Pattern]| {
+            patterns
+                .iter()
+                .any(|pattern| pattern.matches(repo.as_str()))
+        };
         !matches(&self.deny) && (self.allow.is_empty() || matches(&self.allow))
     }
 

@@ -9,6 +9,7 @@ use outport_core::oci::reference::RepoName;
 use outport_core::upstream::{Credentials, Definition};
 
 use super::{Upstreams, breaker, client};
+use crate::source::freshness::{Rule, Rules};
 use crate::source::{OriginConfig, TagConfig};
 
 /// Takes the upstreams: those that everybody knows, unless they are left out, and those of the configuration.
@@ -43,9 +44,21 @@ pub(super) fn read(section: &mut Section<'_>) -> Upstreams {
         Upstreams {
             definitions,
             default,
+            rules: Rules::new(section.list("freshness", rule)),
             client: client(section, Duration::from_secs(5)),
             questions: questions(section),
         }
+    })
+}
+
+fn rule(section: &mut Section<'_>) -> Option<Rule> {
+    let image = section.require("image");
+    let tag = section.take_opt("tag");
+    let good = section.require("fresh_for");
+    Some(Rule {
+        image: image?,
+        tag: tag.or_else(|| "*".parse().ok())?,
+        good: good?,
     })
 }
 

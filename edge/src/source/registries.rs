@@ -10,11 +10,12 @@
 
 use std::sync::Arc;
 
-use outport_core::oci::reference::RepoName;
+use outport_core::oci::reference::{RepoName, Tag};
 use outport_core::oci::route::{Route, Routed};
 use outport_core::upstream::Definition;
 
 use super::Origin;
+use super::freshness::{Good, Rules};
 use crate::frozen::Frozen;
 
 /// The origin and the upstreams; cheap to clone.
@@ -29,6 +30,7 @@ struct Inner {
     upstreams: Vec<Origin>,
     /// The one that is meant when none is named.
     default: Option<String>,
+    rules: Rules,
     frozen: Frozen,
 }
 
@@ -58,18 +60,20 @@ pub enum AddressError {
 // === impl Registries ===
 
 impl Registries {
-    /// Returns an origin, with its names, and upstreams, of which the one called `default` is meant when none is named, and
-    /// whose tags stay where they are while it is `frozen`.
+    /// Returns an origin, with its names, and upstreams, of which the one called `default` is meant when none is named,
+    /// whose tags are kept as the rules say, and stay where they are while it is `frozen`.
     pub fn new(
         (origin, origin_names): (Origin, Vec<String>),
         upstreams: Vec<Origin>,
-        (default, frozen): (Option<String>, Frozen),
+        (default, rules): (Option<String>, Rules),
+        frozen: Frozen,
     ) -> Self {
         Self(Arc::new(Inner {
             origin,
             origin_names,
             upstreams,
             default,
+            rules,
             frozen,
         }))
     }
@@ -82,6 +86,18 @@ impl Registries {
     /// Returns whether the tags of upstreams stay where they are.
     pub fn frozen(&self) -> &Frozen {
         &self.0.frozen
+    }
+
+    /// Returns how long what was said of a tag is good.
+    pub fn good(&self, repo: &RepoName, tag: &Tag) -> Good {
+        let Some(upstream) = self.upstream(repo) else {
+            return Good::For(self.0.origin.tags().fresh_for);
+        };
+        if self.0.frozen.is_set() {
+            return Good::Forever;
+        }
+        let own = Good::For(upstream.tags().fresh_for);
+        self.0.rules.good(repo, tag).unwrap_or(own)
     }
 
     /// Returns who has the say about a repository.

@@ -15,6 +15,7 @@ use crate::download::landing::{Landing, Writer};
 use crate::frozen::Frozen;
 use crate::metrics::OriginMetrics;
 use crate::source::Origin;
+use crate::source::freshness::Rules;
 use crate::source::registries::Registries;
 use crate::source::ring::Ring;
 use crate::source::sources::{Reach, Sources};
@@ -44,7 +45,12 @@ impl Abandoned {
         let frozen = Frozen::open(std::path::Path::new("/nowhere")).unwrap();
         let through = Through {
             sources: Sources::new(
-                Registries::new((asked, Vec::new()), Vec::new(), (None, frozen)),
+                Registries::new(
+                    (asked, Vec::new()),
+                    Vec::new(),
+                    (None, Rules::default()),
+                    frozen,
+                ),
                 Ring::new("edge-1".to_owned(), Vec::new()),
                 Vec::new(),
                 Duration::MAX,

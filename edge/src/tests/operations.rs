@@ -148,3 +148,34 @@ async fn what_operators_get_wrong_is_said() {
     }
     rig.edge.stop().await;
 }
+
+#[tokio::test]
+async fn a_tag_that_is_good_forever_is_asked_for_once() {
+    let (upstream, cache) = (ScriptedUpstream::start().await, TempDir::new().unwrap());
+    for tag in ["1.2.3", "latest"] {
+        upstream.put_manifest("org/app", tag, &manifest(tag));
+    }
+    let url = format!("upstream.0.url=http://{}", upstream.address);
+    let sets = [
+        "origin.urls=[]",
+        "upstream.0.name=hub",
+        &url,
+        "upstreams.tags_fresh_for=0s",
+        "upstreams.freshness.0.image=hub/*",
+        "upstreams.freshness.0.tag=*.*.*",
+        "upstreams.freshness.0.fresh_for=forever",
+    ];
+    let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    for _ in 0..2 {
+        let edge = RunningEdge::start(cache.path(), nobody, &sets).await;
+        for _ in 0..2 {
+            for tag in ["1.2.3", "latest"] {
+                let answer = edge.get(&format!("/v2/hub/org/app/manifests/{tag}")).await;
+                assert_eq!(answer.body, Some(manifest(tag)));
+            }
+        }
+        edge.stop().await;
+    }
+    assert_eq!(upstream.seen("/manifests/1.2.3").len(), 1);
+    assert_eq!(upstream.count("HEAD", "/manifests/latest"), 3);
+}

@@ -255,7 +255,7 @@ async fn requests_beyond_the_bound_wait() {
     let request = Request::post("/").body("hello".into()).unwrap();
     let first = client.send(request).await.unwrap();
     let error = client.send(get("/")).await.unwrap_err();
-    assert!(matches!(error, ClientError::Timeout { .. }), "{error:?}");
+    assert!(matches!(error, ClientError::Busy { .. }), "{error:?}");
     assert_eq!(text(first).await, "hello");
     client.send(get("/")).await.unwrap();
 }

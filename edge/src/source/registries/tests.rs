@@ -23,8 +23,8 @@ fn registries(has_origin: bool, default: Option<&str>) -> Registries {
     let origin = Origin::new(client, questions(), OriginMetrics::default());
     let origin = (origin, vec!["own.example".to_owned()]);
     let frozen = Frozen::open(Path::new("/nowhere")).unwrap();
-    let default = (default.map(str::to_owned), frozen);
-    Registries::new(origin, upstreams.into(), default)
+    let default = (default.map(str::to_owned), Rules::default());
+    Registries::new(origin, upstreams.into(), default, frozen)
 }
 
 /// Returns the paths that a request is answered from.
