@@ -105,27 +105,28 @@ impl Upstream {
         let Inner { client, tokens, .. } = &*self.0;
         let (asked, _) = request.into_parts();
         let scope = format!("repository:{repo}:pull");
-        let granted = tokens.granted(&scope).await;
+        let mut granted = tokens.granted(&scope).await;
         let mut response = client.send(repeated(&asked, granted.as_ref())).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             if granted.is_some() {
                 tokens.forget(&scope).await;
             }
             let granting = tokens.grant(client, &scope, response.headers());
-            let granted = granting.await.map_err(UpstreamError::Token)?;
-            response = client.send(repeated(&asked, Some(&granted))).await?;
+            granted = Some(granting.await.map_err(UpstreamError::Token)?);
+            response = client.send(repeated(&asked, granted.as_ref())).await?;
             if response.status() == StatusCode::UNAUTHORIZED {
                 // The next request finds out whether that has changed.
                 tokens.forget(&scope).await;
             }
         }
-        self.follow(&asked, response).await
+        self.follow(&asked, granted.as_ref(), response).await
     }
 
-    /// Follows redirects, with nothing that the upstream alone is to see.
+    /// Follows redirects; what the upstream alone is to see goes along only where it sends to itself.
     async fn follow(
         &self,
         asked: &Parts,
+        granted: Option<&Grant>,
         mut response: Response<Body>,
     ) -> Result<Response<Body>, UpstreamError> {
         let mut at = self.0.definition.url.clone();
@@ -133,10 +134,12 @@ impl Upstream {
             let Some(target) = redirect(&at, &response)? else {
                 return Ok(response);
             };
-            let mut next = repeated(asked, None);
+            at = BaseUrl::of(&target).or(Err(UpstreamError::BadRedirect))?;
+            let own = &self.0.definition.url;
+            let is_own = (at.scheme(), at.authority()) == (own.scheme(), own.authority());
+            let mut next = repeated(asked, granted.filter(|_| is_own));
             let path = target.path_and_query().cloned();
             *next.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-            at = BaseUrl::of(&target).or(Err(UpstreamError::BadRedirect))?;
             if self.0.definition.url.is_https() && !at.is_https() {
                 return Err(UpstreamError::BadRedirect);
             }

@@ -97,6 +97,11 @@ impl Service {
         hops: u32,
         request: Request<Body>,
     ) -> Answer {
+        // The origin was asked for the manifest that names the blob; of a blob that is here it would be asked by HEAD, and
+        // could not say what it does not know.
+        if self.is_known_blob(upstream).await && !self.is_known_blob(hosted).await {
+            return self.answer(upstream, hops, request).await;
+        }
         let mut again = Request::new(Body::empty());
         again.headers_mut().clone_from(request.headers());
         *again.method_mut() = request.method().clone();
@@ -106,6 +111,19 @@ impl Service {
                 self.answer(upstream, hops, again).await
             }
             answer => answer,
+        }
+    }
+
+    /// Whether a blob is asked for that its repository is known to link.
+    async fn is_known_blob(&self, route: &Route) -> bool {
+        match route {
+            Route::FetchBlob {
+                repository, digest, ..
+            } => {
+                let known = self.0.resolver.known_blob(repository, digest);
+                known.await.is_some()
+            }
+            _ => false,
         }
     }
 

@@ -222,6 +222,25 @@ async fn redirects_are_followed_so_far() {
 }
 
 #[tokio::test]
+async fn where_it_sends_to_itself_it_lets_in_as_before() {
+    let rig = Rig::new(|seen| {
+        if seen.target.starts_with("/token") {
+            return token(r#"{"token": "good"}"#);
+        }
+        let mut response = guarded(seen);
+        if response.status() == 200 && seen.target == "/v2/old" {
+            response = status(308);
+            let next = HeaderValue::from_static("/v2/new");
+            response.headers_mut().insert(LOCATION, next);
+        }
+        response
+    })
+    .await;
+    assert_eq!(rig.ask("/v2/old").await.unwrap(), 200);
+    assert_eq!(rig.asked().last().unwrap(), "GET /v2/new");
+}
+
+#[tokio::test]
 async fn a_redirect_to_nowhere_is_none() {
     for target in ["ftp://a/b", "mailto:a", "", "http://", "http://a b/"] {
         let mut response = status(302);

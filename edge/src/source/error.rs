@@ -96,7 +96,9 @@ impl OriginError {
 
     /// Whether it said that there are no such bytes.
     pub fn is_out_of_range(&self) -> bool {
-        self.is_refused_with(StatusCode::RANGE_NOT_SATISFIABLE)
+        // An upstream, or where it sends, says it in a way that is nobody's answer.
+        let is_sick = matches!(self, Self::Sick(StatusCode::RANGE_NOT_SATISFIABLE));
+        is_sick || self.is_refused_with(StatusCode::RANGE_NOT_SATISFIABLE)
     }
 
     /// Whether it said that it is asked too often.

@@ -14,8 +14,9 @@ use outport_core::upstream::UpstreamError;
 
 use super::{DOCKER_CONTENT_DIGEST, OriginError, Span};
 
-/// How many seconds a quota is left alone when nobody says for how long.
+/// How many seconds a quota is left alone when nobody says for how long, and how many at most.
 const RETRY_AFTER_SECONDS: u64 = 60;
+const RETRY_AFTER_SECONDS_MAX: u64 = 3600;
 
 /// Whether a status says that whoever answered cannot serve at all.
 pub(super) fn is_sick(status: StatusCode) -> bool {
@@ -45,7 +46,8 @@ pub(super) fn is_page(headers: &HeaderMap) -> bool {
 pub(super) fn retry_after(headers: &HeaderMap) -> Duration {
     let told = headers.get(RETRY_AFTER);
     let seconds = told.and_then(|value| value.to_str().ok()?.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(RETRY_AFTER_SECONDS))
+    let seconds = seconds.unwrap_or(RETRY_AFTER_SECONDS);
+    Duration::from_secs(seconds.min(RETRY_AFTER_SECONDS_MAX))
 }
 
 pub(super) fn told_digest(headers: &HeaderMap) -> Option<Digest> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use self::scripted::{Behaviour, ScriptedUpstream};
 use super::{Answer, RunningEdge, content, sha256};
@@ -102,6 +102,36 @@ async fn four_ways_to_name_an_image_give_the_same_bytes_stored_once() {
     // What a quota does not count.
     assert_eq!(rig.upstream.count("HEAD", "/manifests/1"), 4);
     rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_origin_does_not_have_comes_from_the_default_upstream_each_time() {
+    let origin = super::origin::ScriptedOrigin::start().await;
+    let upstream = ScriptedUpstream::start().await;
+    let cache = TempDir::new().unwrap();
+    let url = format!("upstream.0.url=http://{}", upstream.address);
+    let sets = ["upstream.0.name=hub", &url, "upstreams.default=hub"];
+    let edge = RunningEdge::start(cache.path(), origin.address, &sets).await;
+    let (image, blob) = (manifest("a"), content(100_000, 8));
+    upstream.put_manifest("org/app", "1", &image);
+    upstream.put_blob("org/app", &blob);
+    for served in ["fwd=miss", "hit"] {
+        let answer = edge.get("/v2/org/app/manifests/1").await;
+        answer.is(200, &image, served);
+        let blob_path = super::blob_path("org/app", &blob);
+        edge.get(&blob_path).await.is(200, &blob, served);
+        edge.settle().await;
+    }
+    // What is hosted is nobody else's matter, also when it is not there.
+    let hosted = content(1000, 9);
+    origin.put_manifest("team/app", "1", &manifest("hosted"));
+    origin.put_blob("team/app", &hosted);
+    let answer = edge.get("/v2/team/app/manifests/1").await;
+    answer.is(200, &manifest("hosted"), "fwd=miss");
+    let answer = edge.get(&super::blob_path("team/app", &hosted)).await;
+    answer.is(200, &hosted, "fwd=miss");
+    assert_eq!(upstream.seen("team").len(), 0);
+    edge.stop().await;
 }
 
 #[tokio::test]
@@ -270,8 +300,10 @@ async fn what_is_here_is_served_whatever_ails_the_upstream() {
         }
         // The breaker lets one through after its rest.
         rig.upstream.behave(Behaviour::Well);
+        let began = Instant::now();
         loop {
             let answer = rig.edge.get(by_tag).await;
+            tokio::task::yield_now().await;
             if answer.headers["cache-status"]
                 .to_str()
                 .unwrap()
@@ -279,7 +311,7 @@ async fn what_is_here_is_served_whatever_ails_the_upstream() {
             {
                 break;
             }
-            sleep(Duration::from_millis(5)).await;
+            assert!(began.elapsed() < super::PATIENCE, "{behaviour:?}");
         }
     }
     rig.edge.stop().await;
