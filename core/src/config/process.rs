@@ -60,6 +60,7 @@ pub fn server(section: &mut Section<'_>) -> serve::Config {
         max_headers: section.take("header_lines", default.max_headers),
         max_streams: section.take("streams", default.max_streams),
         unsent_bytes: u32::try_from(section.take("unsent", unsent).as_u64()).unwrap_or(u32::MAX),
+        http1_only_for: section.take("http1_only_for", default.http1_only_for),
     }
 }
 

@@ -19,6 +19,7 @@ mod activity;
 mod connection;
 mod exchange;
 mod metrics;
+mod offenders;
 mod rest;
 mod round_trip;
 mod shed;
@@ -43,6 +44,7 @@ use crate::telemetry::Metrics;
 use accept::{Accept, Acceptor};
 use connection::Connection;
 use metrics::ServerMetrics;
+use offenders::Offenders;
 
 /// How many connections beyond the bound are told so at a time.
 const SHED_CONNECTIONS: usize = 256;
@@ -77,6 +79,8 @@ pub struct Config {
     pub max_streams: u32,
     /// How much the kernel holds of what a client has not been sent yet, for each connection.
     pub unsent_bytes: u32,
+    /// How long an address that abused HTTP/2 is offered HTTP/1.1 only.
+    pub http1_only_for: Duration,
 }
 
 /// A server, to be run on a listener.
@@ -87,6 +91,7 @@ pub struct Server(Arc<Inner>);
 struct Inner {
     config: Config,
     tls: Option<Tls>,
+    offenders: Offenders,
     metrics: ServerMetrics,
 }
 
@@ -115,6 +120,7 @@ impl Default for Config {
             max_headers: 100,
             max_streams: 128,
             unsent_bytes: 256 * 1024,
+            http1_only_for: Duration::from_mins(1),
         }
     }
 }
@@ -129,6 +135,7 @@ impl Server {
             ServerMetrics::register(registry.sub_registry_with_label(label))
         });
         Self(Arc::new(Inner {
+            offenders: Offenders::new(config.http1_only_for),
             config,
             tls: None,
             metrics,
@@ -140,6 +147,7 @@ impl Server {
     pub fn with_tls(self, tls: Option<Tls>) -> Self {
         let (config, metrics) = (self.0.config.clone(), self.0.metrics.clone());
         Self(Arc::new(Inner {
+            offenders: Offenders::new(config.http1_only_for),
             config,
             tls,
             metrics,
@@ -170,6 +178,7 @@ impl Server {
             config,
             tls,
             metrics,
+            ..
         } = &*self.0;
         let served = Arc::new(Semaphore::new(config.max_connections));
         let shed = Arc::new(Semaphore::new(SHED_CONNECTIONS));

@@ -65,7 +65,13 @@ struct Inner {
     texts: Texts,
     in_force: Arc<InForce>,
     server: Arc<ServerConfig>,
+    /// The same, with HTTP/1.1 only.
+    http1_server: Arc<ServerConfig>,
 }
+
+/// The protocols by ALPN (RFC 7301, and IANA's registry).
+const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
 
 // === impl Tls ===
 
@@ -79,20 +85,28 @@ impl Tls {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(resolver);
-        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Clients come back in seconds, and not always to the same node: nothing is remembered of them here.
         server.ticketer = Ticketer::new()?;
+        server.alpn_protocols = vec![HTTP1.to_vec()];
+        let http1_server = server.clone();
+        server.alpn_protocols.insert(0, HTTP2.to_vec());
         Ok(Self(Arc::new(Inner {
             files,
             texts,
             in_force,
             server: Arc::new(server),
+            http1_server: Arc::new(http1_server),
         })))
     }
 
     /// Returns what a handshake is made with now.
     pub(super) fn server(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.0.server)
+    }
+
+    /// Returns the same, with HTTP/1.1 only.
+    pub(super) fn http1_server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.http1_server)
     }
 
     /// Looks at the files until told to end; to be run as a task.

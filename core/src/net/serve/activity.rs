@@ -59,6 +59,8 @@ pub(super) enum Cut {
     SendStall,
     /// It went on sending what had been refused.
     Linger,
+    /// It speaks HTTP/2 from an address that is offered HTTP/1.1 only.
+    Offender,
 }
 
 // === impl Activity ===

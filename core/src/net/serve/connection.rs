@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::activity::{Activity, Cut};
 use super::exchange::Exchanges;
 use super::metrics::CutLabels;
+use super::offenders;
 use super::rest::Lender;
 use super::socket::{Handle, Protocol, Socket};
 use super::stream::{StreamExchanges, Streams};
@@ -36,7 +37,6 @@ use super::wire::{Transport, Wire};
 use super::{Config, Server};
 use crate::body::Body;
 use crate::net::respond::chain;
-use crate::net::tls::Tls;
 use crate::tasks::Tasks;
 
 /// How much of a body hyper gathers before it waits for the socket. It takes another chunk of a file when less than this is
@@ -107,17 +107,18 @@ impl Connection {
         let _open = Open::count(self.server.clone());
         let config = &self.server.0.config;
         let handle = Handle::new();
+        let is_offender = self.server.0.offenders.has(self.peer.ip());
         // What is needed only at the beginning is not kept beside the rest.
         let opening = Box::pin(open(
             Wire::new(stream, handle.clone()),
             handle.clone(),
-            self.tls(),
+            self.tls(is_offender),
         ));
         let deadline = Instant::now() + config.header_timeout;
         let opened = self
             .shutdown
             .run_until_cancelled(timeout_at(deadline, opening));
-        let (socket, protocol) = match opened.await {
+        let (mut socket, protocol) = match opened.await {
             None | Some(Ok(Ok(None))) => return,
             Some(Err(_elapsed)) => {
                 let deadline = handle.update(|activity, _| activity.deadline(config));
@@ -127,6 +128,11 @@ impl Connection {
             Some(Ok(Err(error))) => return self.note(&End::Unopened(error)),
             Some(Ok(Ok(Some(opened)))) => opened,
         };
+        if is_offender && protocol == Protocol::Http2 {
+            // It fits in a socket that nothing was sent on.
+            socket.write_all(offenders::REFUSAL).now_or_never();
+            return self.note(&End::Cut(Cut::Offender));
+        }
         let exchanges = Exchanges {
             server: self.server.clone(),
             peer: self.peer,
@@ -151,14 +157,23 @@ impl Connection {
                 // Not within what every connection takes.
                 let mut connection = Box::pin(connection);
                 let watched = self.watch(connection.as_mut(), &handle, None).await;
-                watched.unwrap_or(End::Protocol(Ok(())))
+                let end = watched.unwrap_or(End::Protocol(Ok(())));
+                if let End::Protocol(Err(error)) = &end {
+                    self.server.0.offenders.note(self.peer.ip(), error);
+                }
+                end
             }
         };
         self.note(&end);
     }
 
-    fn tls(&self) -> Option<Arc<ServerConfig>> {
-        self.server.0.tls.as_ref().map(Tls::server)
+    fn tls(&self, is_offender: bool) -> Option<Arc<ServerConfig>> {
+        let tls = self.server.0.tls.as_ref()?;
+        Some(if is_offender {
+            tls.http1_server()
+        } else {
+            tls.server()
+        })
     }
 
     /// Answers one request after the other.

@@ -151,7 +151,7 @@ impl ServerMetrics {
         );
         registry.register(
             "connections_cut",
-            "Connections cut for being slow or idle",
+            "Connections cut for being slow or idle, or for HTTP/2 from an address that abused it",
             connections_cut,
         );
     }
@@ -216,6 +216,7 @@ impl Cut {
             Self::Idle => "idle",
             Self::SendStall => "send_stall",
             Self::Linger => "linger",
+            Self::Offender => "offender",
         }
     }
 }

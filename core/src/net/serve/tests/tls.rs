@@ -16,13 +16,16 @@ use crate::net::tls::Made;
 
 const NAME: &str = "registry.example";
 
-async fn handshake(running: &Running, client: ClientConfig) -> io::Result<TlsStream<TcpStream>> {
+pub(super) async fn handshake(
+    running: &Running,
+    client: ClientConfig,
+) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(NAME).unwrap();
     let connector = TlsConnector::from(Arc::new(client));
     connector.connect(name, running.connect().await).await
 }
 
-async fn secure<S, F>(config: Config, service: S) -> (Running, Made)
+pub(super) async fn secure<S, F>(config: Config, service: S) -> (Running, Made)
 where
     S: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
