@@ -96,6 +96,14 @@ impl Breaker {
         self.state = open(now, self.config.max_rest);
     }
 
+    /// Whether none goes now.
+    pub fn is_resting(&self, now: Instant) -> bool {
+        match self.state {
+            State::Closed { .. } => false,
+            State::Open { until, .. } | State::Probing { until, .. } => now < until,
+        }
+    }
+
     /// Whether requests go freely.
     pub const fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed { .. })

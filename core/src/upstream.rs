@@ -13,6 +13,7 @@
 mod challenge;
 mod definition;
 mod pattern;
+mod quota;
 mod tokens;
 
 use std::sync::Arc;
@@ -20,9 +21,12 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, LOCATION};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 pub use self::definition::{Credentials, Definition};
 pub use self::pattern::{BadPattern, Pattern};
+pub use self::quota::Quota;
 pub use self::tokens::TokenError;
 use self::tokens::{Grant, Tokens};
 use crate::body::Body;
@@ -38,6 +42,7 @@ struct Inner {
     definition: Arc<Definition>,
     client: Client,
     tokens: Tokens,
+    quota: Mutex<Option<Quota>>,
 }
 
 /// An upstream gave no answer to go by.
@@ -80,6 +85,7 @@ impl Upstream {
         Ok(Self(Arc::new(Inner {
             client: Client::new(vec![definition.url.clone()], config)?,
             tokens: Tokens::new(Arc::clone(&definition)),
+            quota: Mutex::default(),
             definition,
         })))
     }
@@ -92,6 +98,17 @@ impl Upstream {
     /// Whether as many requests are under way as may be.
     pub fn is_saturated(&self) -> bool {
         self.0.client.is_saturated()
+    }
+
+    /// Returns what it said of its quota, if anything.
+    pub fn quota(&self) -> Option<Quota> {
+        *self.0.quota.lock()
+    }
+
+    /// Returns how many times as long as usual is to be waited before it is asked again.
+    pub fn stretch(&self) -> u32 {
+        self.quota()
+            .map_or(1, |quota| quota.stretch(Instant::now()))
     }
 
     /// Asks a question about a repository, named as it is there, and returns the answer, whatever its status.
@@ -118,6 +135,9 @@ impl Upstream {
                 // The next request finds out whether that has changed.
                 tokens.forget(&scope).await;
             }
+        }
+        if let Some(told) = Quota::told(response.headers(), Instant::now()) {
+            *self.0.quota.lock() = Some(told);
         }
         self.follow(&asked, granted.as_ref(), response).await
     }

@@ -328,7 +328,7 @@ impl Cache {
         }
         let blob = self.0.disk.publish(partial)?;
         self.0.open.insert(digest, blob);
-        self.settle(|table| {
+        let is_kept = self.settle(|table| {
             let admission = table.admit(digest, size, home);
             if admission != Admission::TooLarge {
                 let admitted = Change::Admitted { digest, size, home };
@@ -336,6 +336,10 @@ impl Cache {
             }
             admission
         });
+        if !is_kept {
+            // What is pinned has grown meanwhile.
+            self.delete(&[digest]);
+        }
         self.0.filling.lock().succeeded();
         Ok(())
     }

@@ -23,7 +23,8 @@ use crate::cache::CacheConfig;
 use crate::download::DownloadConfig;
 use crate::download::leftovers::LeftoverConfig;
 use crate::names::NamesConfig;
-use crate::source::freshness::Rules;
+use crate::source::freshness::{Policy, Rules};
+use crate::source::registries::Asked;
 use crate::source::sources::SiblingSite;
 use crate::source::{OriginConfig, TagConfig};
 
@@ -32,14 +33,27 @@ use crate::source::{OriginConfig, TagConfig};
 pub struct Config {
     /// The region it serves.
     pub region: String,
-    /// Its own name, which `Cache-Status` carries.
-    pub name: String,
     /// Where clients connect.
     pub listen: SocketAddr,
     /// Where operators connect.
     pub admin_listen: SocketAddr,
     /// What clients' connections are under, if anything.
     pub tls: Option<Tls>,
+    /// What it serves them from.
+    pub pulls: PullThroughConfig,
+    /// The bounds of connections from clients.
+    pub server: serve::Config,
+    /// What is logged.
+    pub log: telemetry::Config,
+}
+
+/// The configuration of what an edge is without its ports.
+#[derive(Clone, Debug)]
+pub struct PullThroughConfig {
+    /// Its own name, which `Cache-Status` carries.
+    pub name: String,
+    /// Whether this is an origin's own, for the upstreams that it asks for all regions.
+    pub is_of_origin: bool,
     /// The directory of the cache.
     pub cache_path: PathBuf,
     /// How much is cached.
@@ -56,10 +70,6 @@ pub struct Config {
     pub siblings: Siblings,
     /// The bounds of downloads.
     pub downloads: DownloadConfig,
-    /// The bounds of connections from clients.
-    pub server: serve::Config,
-    /// What is logged.
-    pub log: telemetry::Config,
 }
 
 /// The other nodes of the region, and how they are asked.
@@ -82,8 +92,14 @@ pub struct Upstreams {
     pub definitions: Vec<Definition>,
     /// The one that is meant when a client names none.
     pub default: Option<String>,
-    /// How long what they say of some tags is good.
+    /// Who is asked for their manifests and lists.
+    pub names_from: Asked,
+    /// Who is asked for their blobs.
+    pub blobs_from: Asked,
+    /// How some of their tags are kept.
     pub rules: Rules,
+    /// How long what they do not have is not asked for again.
+    pub absent_for: Duration,
     /// The bounds of connections to each.
     pub client: client::Config,
     /// How each is asked.
@@ -123,35 +139,79 @@ impl Config {
         let listen = section.take("listen", loopback(5000));
         let admin_listen = section.take("admin_listen", loopback(5100));
         let tls = section.section("tls", tls);
-        let (cache_path, cache, names) = section.section("cache", |section| {
-            let path = section.take("path", PathBuf::from("data/edge"));
-            (path, cache(section), names(section))
-        });
-        let (origin, questions) =
-            section.section("origin", |section| (origin(section), questions(section)));
-        let upstreams = upstreams::read(section);
-        let siblings = siblings(section, &name, (&origin.client, questions));
-        let downloads = section.section("downloads", downloads);
+        let pulls = PullThroughConfig::read(section, name);
         let server = section.section("server", server);
         let log = section.section("log", log);
         Self {
             region,
-            name,
             listen,
             admin_listen,
             tls,
-            cache_path,
-            cache,
-            names,
-            origin,
-            questions,
-            upstreams,
-            siblings,
-            downloads,
+            pulls,
             server,
             log,
         }
     }
+}
+
+// === impl PullThroughConfig ===
+
+impl PullThroughConfig {
+    /// Takes the keys of an edge called `name`.
+    fn read(section: &mut Section<'_>, name: String) -> Self {
+        let (origin, questions) =
+            section.section("origin", |section| (origin(section), questions(section)));
+        let siblings = siblings(section, &name, (&origin.client, questions));
+        let (cache_path, cache, names) = disk(section, "data/edge");
+        Self {
+            name,
+            is_of_origin: false,
+            cache_path,
+            cache,
+            names,
+            upstreams: upstreams::read(section, Some(!origin.urls.is_empty())),
+            downloads: section.section("downloads", downloads),
+            origin,
+            questions,
+            siblings,
+        }
+    }
+
+    /// Takes the keys of an origin, which asks upstreams for all regions.
+    pub fn read_of_origin(section: &mut Section<'_>, name: String) -> Self {
+        let (cache_path, cache, names) = disk(section, "data/upstreams");
+        let upstreams = upstreams::read(section, None);
+        let nobody = client::Config::default();
+        Self {
+            name,
+            is_of_origin: true,
+            cache_path,
+            cache,
+            names,
+            downloads: section.section("downloads", downloads),
+            origin: OriginSite {
+                urls: Vec::new(),
+                names: Vec::new(),
+                client: nobody.clone(),
+            },
+            questions: upstreams.questions,
+            siblings: Siblings {
+                sites: Vec::new(),
+                client: nobody,
+                questions: upstreams.questions,
+                overtake_after: Duration::ZERO,
+            },
+            upstreams,
+        }
+    }
+}
+
+/// Takes where the cache is, and how much it and its names take.
+fn disk(section: &mut Section<'_>, path: &str) -> (PathBuf, CacheConfig, NamesConfig) {
+    section.section("cache", |section| {
+        let path = section.take("path", PathBuf::from(path));
+        (path, cache(section), names(section))
+    })
 }
 
 fn cache(section: &mut Section<'_>) -> CacheConfig {
@@ -269,7 +329,7 @@ fn questions(section: &mut Section<'_>) -> OriginConfig {
         manifest_bytes_max: section.take("manifest_max", ByteSize::mib(4)).as_u64(),
         breaker: breaker(section),
         tags: TagConfig {
-            fresh_for: section.take("tags_fresh_for", Duration::from_secs(1)),
+            policy: Policy::good_for(section.take("tags_fresh_for", Duration::from_secs(1))),
             stale_after: None,
             question_timeout: answer_timeout,
         },

@@ -1,12 +1,13 @@
 //! The edge: answers pulls from the nearest bytes.
 //!
-//! [`Edge::build`] is the composition root, the only place that sees all parts; [`Edge::run`] serves until told to end. A
-//! request goes through the modules in the order in which they are declared.
+//! [`Edge::build`] puts its ports in front of a [`pull_through::PullThrough`], where all parts come together; [`Edge::run`]
+//! serves until told to end. A request goes through the modules in the order in which they are declared.
 //!
 //! Invariants: the edge holds nothing that cannot be fetched again. It starts, is ready and serves what it holds whether or
 //! not the origin answers.
 
 pub mod config;
+pub mod pull_through;
 pub mod server;
 
 pub mod pull;
@@ -34,38 +35,22 @@ mod tests;
 use std::time::Duration;
 
 use outport_core::admin::{self as core_admin, Readiness};
-use outport_core::clock;
-use outport_core::net::client::{BadClient, Client};
 use outport_core::net::serve::Server;
 use outport_core::process::{self, Hangups};
 use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics;
-use outport_core::upstream::Upstream;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use admin::Operations;
-use cache::{Cache, scrub};
 use config::Config;
-use download::Downloads;
-use frozen::Frozen;
-use names::Names;
-use pull::Pull;
-use resolve::Resolver;
-use server::Service;
-use source::Origin;
-use source::registries::Registries;
-use source::ring::Ring;
-use source::sources::Sources;
+use pull_through::{BuildError, PullThrough};
 
 /// An edge, ready to be run.
 #[derive(Debug)]
 pub struct Edge {
     config: Config,
     seams: Seams,
-    service: Service,
-    operations: Operations,
-    cache: Cache,
+    pulls: PullThrough,
 }
 
 /// What an edge shares with the process around it.
@@ -90,23 +75,6 @@ pub struct Listeners {
     pub admin: TcpListener,
 }
 
-/// An edge could not be built.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// The cache directory cannot be used.
-    #[error("open the cache")]
-    Cache(#[from] outport_core::store::disk::OpenError),
-    /// The names beside it cannot be used.
-    #[error("open the names of the cache")]
-    Names(#[from] names::OpenError),
-    /// The client of the origin cannot be set up.
-    #[error("set up the client of the origin")]
-    Client(#[from] BadClient),
-    /// The runtime ends already.
-    #[error("shutting down")]
-    Ending,
-}
-
 /// How long tasks may take to end when all clients are gone.
 const TASKS_DRAIN: Duration = Duration::from_secs(5);
 
@@ -115,58 +83,12 @@ const TASKS_DRAIN: Duration = Duration::from_secs(5);
 impl Edge {
     /// Builds an edge; opens its cache, and no port.
     pub async fn build(config: Config, seams: Seams) -> Result<Self, BuildError> {
-        let metrics = metrics::Metrics::default();
-        seams
-            .metrics
-            .register(|registry| metrics.register(registry));
-        let site = &config.origin;
-        let client = match site.urls.as_slice() {
-            [] => None,
-            urls => Some(Client::new(urls.to_vec(), site.client.clone())?),
-        };
-        let origin = Origin::new(client, config.questions, metrics.origin.clone());
-        let (cache, names, frozen) =
-            open_cache(&config, &seams.tasks, metrics.cache.clone()).await?;
-        let registries = Registries::new(
-            (origin, config.origin.names.clone()),
-            upstreams(&config, &metrics)?,
-            (
-                config.upstreams.default.clone(),
-                config.upstreams.rules.clone(),
-            ),
-            frozen,
-        );
-        let resolver = Resolver::new(
-            registries,
-            cache.clone(),
-            names,
-            &seams.tasks,
-            config.questions.manifest_bytes_max,
-        );
-        let downloads = Downloads::new(
-            sources(&config, &metrics, resolver.registries().clone())?,
-            resolver.clone(),
-            seams.tasks.clone(),
-            config.downloads,
-            metrics.downloads.clone(),
-        );
-        let rate = config.cache.scrub_bytes_per_second;
-        let scrub = scrub::run(resolver.cache().clone(), rate, seams.tasks.token());
-        drop(seams.tasks.spawn("scrub", scrub));
-        drop(
-            seams
-                .tasks
-                .spawn("leftovers", downloads.clone().mind_leftovers()),
-        );
-        let pull = Pull::new(resolver.clone(), downloads);
-        let operations = Operations::new(resolver.clone());
-        let service = Service::new(&config.name, pull, resolver, metrics.requests);
+        let metrics = (&seams.metrics, "edge");
+        let pulls = PullThrough::build(&config.pulls, metrics, &seams.tasks).await?;
         Ok(Self {
             config,
             seams,
-            service,
-            operations,
-            cache,
+            pulls,
         })
     }
 
@@ -175,11 +97,10 @@ impl Edge {
         let Self {
             config,
             seams,
-            service,
-            operations,
-            cache,
+            pulls,
         } = self;
-        tracing::info!(name = config.name, region = config.region, "edge is up");
+        let name = config.pulls.name;
+        tracing::info!(name, region = config.region, "edge is up");
         if let Some(tls) = config.tls.clone() {
             let minding = tls.mind(seams.hangups.clone(), seams.tasks.clone());
             drop(seams.tasks.spawn("certificate", minding));
@@ -187,6 +108,7 @@ impl Edge {
         let ended = CancellationToken::new();
         let server =
             Server::new("edge", config.server.clone(), &seams.metrics).with_tls(config.tls);
+        let [service, operations] = [pulls.clone(), pulls.clone()];
         let public = server.run(
             listeners.public,
             move |request| service.clone().call(request),
@@ -197,7 +119,7 @@ impl Edge {
             core_admin::service(
                 seams.metrics.clone(),
                 seams.readiness.clone(),
-                move |request| operations.clone().call(request),
+                move |request| operations.clone().operate(request),
             ),
             ended.clone(),
         );
@@ -211,53 +133,12 @@ impl Edge {
             if let Err(still_in) = seams.tasks.drain(TASKS_DRAIN).await {
                 tracing::warn!(error = %still_in, "tasks of the edge did not end in time");
             }
-            cache.close().await;
+            pulls.close().await;
             ended.cancel();
         };
         tokio::join!(admin, clients);
-        tracing::info!(name = config.name, "edge is down");
+        tracing::info!(name, "edge is down");
     }
-}
-
-/// Returns the registries that are pulled through.
-fn upstreams(config: &Config, metrics: &metrics::Metrics) -> Result<Vec<Origin>, BadClient> {
-    let config::Upstreams {
-        definitions,
-        client,
-        questions,
-        ..
-    } = &config.upstreams;
-    let definitions = definitions.iter().cloned();
-    definitions
-        .map(|definition| {
-            let upstream = Upstream::new(definition, client.clone())?;
-            let metrics = metrics.origin.of_sibling();
-            Ok(Origin::upstream(upstream, *questions, metrics))
-        })
-        .collect()
-}
-
-/// Returns where blobs come from.
-fn sources(
-    config: &Config,
-    metrics: &metrics::Metrics,
-    registries: Registries,
-) -> Result<Sources, BadClient> {
-    let config::Siblings {
-        sites,
-        client,
-        questions,
-        overtake_after,
-    } = &config.siblings;
-    let mut siblings = Vec::new();
-    for site in sites {
-        let client = Client::new(vec![site.url.clone()], client.clone())?;
-        let metrics = metrics.origin.of_sibling();
-        siblings.push(Origin::new(Some(client), *questions, metrics));
-    }
-    let names = sites.iter().map(|site| site.name.clone()).collect();
-    let ring = Ring::new(config.name.clone(), names);
-    Ok(Sources::new(registries, ring, siblings, *overtake_after))
 }
 
 /// Runs an edge as this process, on the ports of its configuration, until the process is told to end.
@@ -278,36 +159,3 @@ pub async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     edge.run(listeners, shutdown).await;
     Ok(())
 }
-
-async fn open_cache(
-    config: &Config,
-    tasks: &Tasks,
-    metrics: metrics::CacheMetrics,
-) -> Result<(Cache, Names, Frozen), BuildError> {
-    let (path, names, cache) = (config.cache_path.clone(), config.names, config.cache);
-    let opened = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&path).map_err(|source| {
-            outport_core::store::disk::OpenError::Io {
-                path: path.clone(),
-                source,
-            }
-        })?;
-        // First: it also keeps a second edge out of the directory.
-        let (names, writer) = Names::open(&path.join(NAMES_FILE), names)?;
-        let cache = Cache::open(&path, cache, names.clone(), metrics)?;
-        let frozen =
-            Frozen::open(&path).map_err(|source| outport_core::store::disk::OpenError::Io {
-                path: path.clone(),
-                source,
-            })?;
-        Ok::<_, BuildError>((cache, names, frozen, writer))
-    });
-    let (cache, names, frozen, writer) = opened.await.or(Err(BuildError::Ending))??;
-    drop(tasks.spawn("names", writer.run(tasks.clone())));
-    let tending = cache.clone().tend(clock::now(), tasks.token());
-    drop(tasks.spawn("cache", tending));
-    Ok((cache, names, frozen))
-}
-
-/// The file, in the cache's directory, that remembers links and tags.
-const NAMES_FILE: &str = "names.redb";

@@ -17,6 +17,8 @@ pub struct Metrics {
     pub cache: CacheMetrics,
     /// Of the origin.
     pub origin: OriginMetrics,
+    /// Of upstreams.
+    pub upstreams: UpstreamMetrics,
     /// Of downloads.
     pub downloads: DownloadMetrics,
 }
@@ -47,13 +49,43 @@ pub struct CacheMetrics {
     pub disk_failures: Counter,
 }
 
-/// What is counted of the origin.
+/// What is counted of the origin, or of another that is asked.
 #[derive(Clone, Debug, Default)]
 pub struct OriginMetrics {
     /// 1 while it answers.
     pub up: Gauge,
+    /// Questions sent.
+    pub questions: Counter,
+    /// Those that got no answer, or only that there cannot be one.
+    pub failures: Counter,
     /// Content that did not hash to its digest.
     pub mismatches: Counter,
+    /// How many pulls its quota has; 0 when it says nothing of one.
+    pub quota_limit: Gauge,
+    /// How many of them are left.
+    pub quota_remaining: Gauge,
+}
+
+/// What is counted of each upstream.
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamMetrics {
+    /// 1 while it answers.
+    pub up: Family<UpstreamLabel, Gauge>,
+    /// Questions sent.
+    pub questions: Family<UpstreamLabel, Counter>,
+    /// Those that got no answer, or only that there cannot be one.
+    pub failures: Family<UpstreamLabel, Counter>,
+    /// How many pulls its quota has.
+    pub quota_limit: Family<UpstreamLabel, Gauge>,
+    /// How many of them are left.
+    pub quota_remaining: Family<UpstreamLabel, Gauge>,
+}
+
+/// Which upstream: one of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamLabel {
+    /// Its name.
+    pub upstream: String,
 }
 
 /// What is counted of downloads.
@@ -131,11 +163,27 @@ pub enum Outcome {
 impl Metrics {
     /// Registers everything.
     pub fn register(&self, registry: &mut Registry) {
-        let edge = registry.sub_registry_with_prefix("edge");
-        self.requests.register(edge);
-        self.cache.register(edge);
-        self.origin.register(edge);
-        self.downloads.register(edge);
+        self.requests.register(registry);
+        self.cache.register(registry);
+        self.origin.register(registry);
+        self.upstreams.register(registry);
+        self.downloads.register(registry);
+    }
+
+    /// Returns those of an upstream.
+    pub fn of_upstream(&self, name: &str) -> OriginMetrics {
+        let label = UpstreamLabel {
+            upstream: name.to_owned(),
+        };
+        let all = &self.upstreams;
+        OriginMetrics {
+            up: all.up.get_or_create(&label).clone(),
+            questions: all.questions.get_or_create(&label).clone(),
+            failures: all.failures.get_or_create(&label).clone(),
+            mismatches: self.origin.mismatches.clone(),
+            quota_limit: all.quota_limit.get_or_create(&label).clone(),
+            quota_remaining: all.quota_remaining.get_or_create(&label).clone(),
+        }
     }
 }
 
@@ -175,16 +223,46 @@ impl OriginMetrics {
     #[must_use]
     pub fn of_sibling(&self) -> Self {
         Self {
-            up: Gauge::default(),
             mismatches: self.mismatches.clone(),
+            ..Self::default()
         }
     }
 
     fn register(&self, registry: &mut Registry) {
-        let Self { up, mismatches } = self.clone();
+        let Self {
+            up,
+            questions,
+            failures,
+            mismatches,
+            ..
+        } = self.clone();
         registry.register("origin_up", "1 while the origin answers", up);
+        registry.register(
+            "origin_questions",
+            "Questions sent to the origin",
+            questions,
+        );
+        let help = "Questions to the origin without an answer";
+        registry.register("origin_failures", help, failures);
         let help = "Content from a source that did not hash to its digest";
         registry.register("digest_mismatches", help, mismatches);
+    }
+}
+
+// === impl UpstreamMetrics ===
+
+impl UpstreamMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("upstream");
+        let all = self.clone();
+        registry.register("up", "1 while the upstream answers", all.up);
+        registry.register("questions", "Questions sent to the upstream", all.questions);
+        let help = "Questions to the upstream without an answer";
+        registry.register("failures", help, all.failures);
+        let help = "How many pulls the quota of the upstream has; 0 when it has told none";
+        registry.register("quota_limit", help, all.quota_limit);
+        let help = "How many pulls are left of the quota of the upstream";
+        registry.register("quota_remaining", help, all.quota_remaining);
     }
 }
 

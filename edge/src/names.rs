@@ -16,10 +16,11 @@ mod file;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 use moka::sync::Cache;
+use outport_core::clock;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::{RepoName, Tag};
 use outport_core::tasks::Tasks;
@@ -80,8 +81,25 @@ pub struct Link {
 pub struct Pointed {
     /// At what.
     pub digest: Digest,
-    /// When the origin was asked, or told, that it does; none if that was before the start.
-    pub since: Option<Instant>,
+    /// When the origin was asked, or told, that it does.
+    pub asked: Asked,
+}
+
+/// When something was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Since the start.
+    At(Instant),
+    /// Before it, to a minute ([`WRITTEN_EVERY`]).
+    Before(SystemTime),
+}
+
+/// A tag in memory.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    pointed: Pointed,
+    /// When it was last written down.
+    written: Option<Instant>,
 }
 
 /// Writes changes down; to be run as a task.
@@ -95,7 +113,7 @@ pub struct NamesWriter {
 struct Inner {
     /// None: dropped, and not yet so in the file.
     links: Cache<LinkKey, Option<Link>>,
-    tags: Cache<(RepoName, Tag), Option<Pointed>>,
+    tags: Cache<(RepoName, Tag), Option<Known>>,
     /// Those of links count by repository: who asks for a tag does not know yet which digest it is going to hear of.
     link_fences: Fences,
     tag_fences: Fences,
@@ -114,6 +132,9 @@ const QUEUE_CHANGES: usize = 4096;
 
 /// How many changes are written down together.
 const BATCH_CHANGES: usize = 256;
+
+/// How often it is written down when a tag was asked for, as long as it does not move.
+const WRITTEN_EVERY: Duration = Duration::from_mins(1);
 
 /// How often changes are made durable: only a cache's memory is lost with them.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -197,20 +218,25 @@ impl Names {
     pub async fn tag(&self, repo: &RepoName, tag: &Tag) -> Option<Pointed> {
         let key = (repo.clone(), tag.clone());
         if let Some(known) = self.0.tags.get(&key) {
-            return known;
+            return known.map(|known| known.pointed);
         }
         let (file, owned) = (Arc::clone(&self.0.file), key.clone());
-        let digest = blocking(move || file.tag(&owned.0, &owned.1)).await??;
-        let found = Pointed {
-            digest,
-            since: None,
+        let (digest, asked) = blocking(move || file.tag(&owned.0, &owned.1)).await??;
+        let found = Known {
+            pointed: Pointed {
+                digest,
+                asked: Asked::Before(asked),
+            },
+            written: None,
         };
-        self.0.tags.entry(key).or_insert(Some(found)).into_value()
+        let entry = self.0.tags.entry(key).or_insert(Some(found));
+        entry.into_value().map(|known| known.pointed)
     }
 
     /// Returns where a tag points, as far as memory knows.
     pub fn tag_in_memory(&self, repo: &RepoName, tag: &Tag) -> Option<Pointed> {
-        self.0.tags.get(&(repo.clone(), tag.clone())).flatten()
+        let known = self.0.tags.get(&(repo.clone(), tag.clone())).flatten();
+        known.map(|known| known.pointed)
     }
 
     /// Remembers where a tag points, unless it was changed since `moment`; returns whether it did.
@@ -218,10 +244,12 @@ impl Names {
         self.0.tag_fences.put(moment, || {
             let key = (repo.clone(), tag.clone());
             let known = self.0.tags.get(&key).flatten();
-            self.0.tags.insert(key, Some(pointed));
-            let is_new = known.is_none_or(|known| known.digest != pointed.digest);
-            if is_new {
-                self.queue(Change::PutTag(repo.clone(), tag.clone(), pointed.digest));
+            let is_new = known.is_none_or(|known| known.pointed.digest != pointed.digest);
+            let written = known.and_then(|known| known.written);
+            if is_new || written.is_none_or(|written| written.elapsed() >= WRITTEN_EVERY) {
+                self.write_tag(key, pointed);
+            } else {
+                self.0.tags.insert(key, Some(Known { pointed, written }));
             }
             is_new
         })
@@ -231,13 +259,20 @@ impl Names {
     /// old place back; returns whether it did. When it was changed by others since, nobody knows who came last.
     pub fn move_tag(&self, repo: &RepoName, tag: &Tag, pointed: Pointed, moment: Moment) -> bool {
         self.0.tag_fences.put(moment, || {
-            let (repo, tag) = (repo.clone(), tag.clone());
-            self.0
-                .tags
-                .insert((repo.clone(), tag.clone()), Some(pointed));
-            self.queue(Change::PutTag(repo, tag, pointed.digest));
+            self.write_tag((repo.clone(), tag.clone()), pointed);
             true
         })
+    }
+
+    /// Remembers a tag, and has it written down.
+    fn write_tag(&self, key: (RepoName, Tag), pointed: Pointed) {
+        let known = Known {
+            pointed,
+            written: Some(Instant::now()),
+        };
+        self.0.tags.insert(key.clone(), Some(known));
+        let asked = pointed.asked.time();
+        self.queue(Change::PutTag(key.0, key.1, pointed.digest, asked));
     }
 
     /// Drops a tag.
@@ -267,6 +302,33 @@ impl Names {
         };
         if self.0.changes.send(queued).await.is_ok() {
             receiver.await.ok();
+        }
+    }
+}
+
+// === impl Asked ===
+
+impl Asked {
+    /// Returns how long ago that was; no time, if it is still to come by a clock that was put back.
+    pub fn elapsed(self) -> Duration {
+        match self {
+            Self::At(instant) => instant.elapsed(),
+            Self::Before(time) => clock::now().duration_since(time).unwrap_or_default(),
+        }
+    }
+
+    /// Returns how long ago that was, if it was since the start: what was asked for before it is asked for again.
+    pub fn elapsed_since_start(self) -> Option<Duration> {
+        match self {
+            Self::At(instant) => Some(instant.elapsed()),
+            Self::Before(_) => None,
+        }
+    }
+
+    fn time(self) -> SystemTime {
+        match self {
+            Self::At(instant) => clock::now() - instant.elapsed(),
+            Self::Before(time) => time,
         }
     }
 }
@@ -391,7 +453,7 @@ mod tests {
         let moment = opened.names.moment_of_tag(&repo, &tag);
         let pointed = Pointed {
             digest,
-            since: Some(Instant::now()),
+            asked: Asked::At(Instant::now()),
         };
         assert!(opened.names.put_tag(&repo, &tag, pointed, moment));
         assert_eq!(opened.names.tag_in_memory(&repo, &tag), Some(pointed));
@@ -409,7 +471,9 @@ mod tests {
         assert_eq!(opened.names.link(&as_blob).await, None);
         assert_eq!(opened.names.tag_in_memory(&repo, &tag), None);
         let pointed = opened.names.tag(&repo, &tag).await.unwrap();
-        assert_eq!((pointed.digest, pointed.since), (digest, None));
+        assert_eq!(pointed.digest, digest);
+        assert_eq!(pointed.asked.elapsed_since_start(), None);
+        assert!(pointed.asked.elapsed() < Duration::from_mins(1));
         opened.names.drop_tag(&repo, &tag).await;
         opened.names.forget(vec![digest]);
         opened.close().await;

@@ -152,6 +152,9 @@ impl Pull {
 
     async fn missing_blob(&self, wanted: Wanted<'_>) -> Answer {
         let Wanted { repo, digest, .. } = wanted;
+        if self.resolver.is_absent_blob(repo, digest) {
+            return Err(OriginError::not_found());
+        }
         for _ in 0..ATTEMPTS_MAX {
             let is_here = self.resolver.cache().has(digest);
             if !is_here && !self.downloads.is_running(digest) && !self.resolver.cache().may_fill() {
@@ -179,7 +182,12 @@ impl Pull {
                 Head::Passing => return self.pass(wanted).await,
                 // Another repository's refusal says nothing about this one.
                 Head::Failed(OriginError::Refused(_)) if !is_own => {}
-                Head::Failed(error) => return Err(error),
+                Head::Failed(error) => {
+                    if error.is_not_found() {
+                        self.resolver.note_absent_blob(repo, digest);
+                    }
+                    return Err(error);
+                }
                 Head::Here | Head::Asking => {
                     if let Some(answer) = self.cached_blob(wanted).await {
                         return answer;

@@ -12,8 +12,11 @@
 //!
 //! Failure: silence of the origin is never taken for a no. Cancellation: a question outlives who asked it.
 
+mod absent;
+
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 use outport_core::tasks::Tasks;
@@ -21,11 +24,12 @@ use tokio::time::{Instant, timeout};
 
 use crate::cache::Cache;
 use crate::coalesce::{Coalesce, Role};
-use crate::names::{Link, LinkKey, LinkKind, Moment, Names, Pointed};
+use crate::names::{Asked, Link, LinkKey, LinkKind, Moment, Names, Pointed};
 use crate::served::Served;
-use crate::source::freshness::Good;
+use crate::source::freshness::{Good, Policy};
 use crate::source::registries::Registries;
 use crate::source::{Manifest, ManifestAnswer, Origin, OriginError};
+use absent::{Absent, Name};
 
 /// Resolves names; cheap to clone.
 #[derive(Clone, Debug)]
@@ -35,6 +39,7 @@ pub struct Resolver {
     names: Names,
     manifests: Coalesce<(RepoName, Reference), Result<Resolved, OriginError>>,
     links: Coalesce<LinkKey, Result<Link, OriginError>>,
+    absent: Absent,
     /// The largest manifest that is kept, in bytes.
     manifest_bytes_max: u64,
 }
@@ -68,7 +73,7 @@ impl Resolver {
         cache: Cache,
         names: Names,
         tasks: &Tasks,
-        manifest_bytes_max: u64,
+        (manifest_bytes_max, absent_for): (u64, Duration),
     ) -> Self {
         Self {
             registries,
@@ -76,6 +81,7 @@ impl Resolver {
             names,
             manifests: Coalesce::new(tasks.clone()),
             links: Coalesce::new(tasks.clone()),
+            absent: Absent::new(absent_for),
             manifest_bytes_max,
         }
     }
@@ -106,16 +112,41 @@ impl Resolver {
         repo: &RepoName,
         reference: &Reference,
     ) -> Result<Resolved, OriginError> {
-        if let Some(resolved) = self.fresh(repo, reference).await {
+        let tag = match reference {
+            Reference::Tag(tag) => Some((tag, self.registries.policy(repo, tag))),
+            Reference::Digest(_) => None,
+        };
+        if let Some(resolved) = self.fresh(repo, reference, tag).await {
             return Ok(resolved);
+        }
+        let registry = self.registries.of(repo);
+        if registry.is_resting()
+            && let Some((tag, policy)) = tag
+            && let Some(resolved) = self.last(repo, tag, policy).await
+        {
+            return Ok(resolved);
+        }
+        if self.absent.has(repo, Name::Manifest(reference.clone())) {
+            return Err(OriginError::not_found());
         }
         let key = (repo.clone(), reference.clone());
         let question = || {
             let (resolver, key) = (self.clone(), key.clone());
             async move { resolver.ask_manifest(&key.0, &key.1).await }
         };
-        let asking = Box::pin(self.manifests.ask(key.clone(), question));
-        let (answer, role) = match self.within_patience(repo, reference, asking).await {
+        let mut asking = Box::pin(self.manifests.ask(key.clone(), question));
+        if let Some((tag, policy)) = tag
+            && !policy.while_revalidate.is_zero()
+            && let Some(pointed) = self.names.tag(repo, tag).await
+            && policy.is_of_use(pointed.asked.elapsed())
+            && let Some(manifest) = self.local(repo, &pointed.digest).await
+        {
+            // It goes on by itself from here.
+            asking.as_mut().now_or_never();
+            return Ok(Resolved::at(manifest, Served::Revalidating, pointed));
+        }
+        let waiting = self.within_patience(repo, tag, asking).await;
+        let (answer, role) = match waiting {
             Ok(answered) => answered,
             Err(instead) => return instead,
         };
@@ -131,7 +162,7 @@ impl Resolver {
     async fn within_patience<T>(
         &self,
         repo: &RepoName,
-        reference: &Reference,
+        tag: Option<(&Tag, Policy)>,
         mut asking: impl Future<Output = T> + Unpin,
     ) -> Result<T, Result<Resolved, OriginError>> {
         let registry = self.registries.of(repo);
@@ -141,15 +172,10 @@ impl Resolver {
         if let Ok(answered) = timeout(stale_after, &mut asking).await {
             return Ok(answered);
         }
-        if let Reference::Tag(tag) = reference
-            && let Some(pointed) = self.names.tag(repo, tag).await
-            && let Some(manifest) = self.local(repo, &pointed.digest).await
+        if let Some((tag, policy)) = tag
+            && let Some(resolved) = self.last(repo, tag, policy).await
         {
-            return Err(Ok(Resolved {
-                manifest,
-                served: Served::Stale,
-                age: pointed.since.map(|since| since.elapsed()),
-            }));
+            return Err(Ok(resolved));
         }
         let limit = registry.answer_timeout();
         let rest = limit.saturating_sub(stale_after);
@@ -159,18 +185,24 @@ impl Resolver {
     }
 
     /// Returns what can be answered with without asking.
-    async fn fresh(&self, repo: &RepoName, reference: &Reference) -> Option<Resolved> {
-        let (digest, age) = match reference {
-            Reference::Digest(digest) => (*digest, None),
-            Reference::Tag(tag) => match self.registries.good(repo, tag) {
+    async fn fresh(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+        tag: Option<(&Tag, Policy)>,
+    ) -> Option<Resolved> {
+        let (digest, age) = match (reference, tag) {
+            (Reference::Digest(digest), _) => (*digest, None),
+            (Reference::Tag(_), None) => return None,
+            (Reference::Tag(_), Some((tag, policy))) => match policy.good {
                 Good::Forever => {
                     let pointed = self.names.tag(repo, tag).await?;
-                    (pointed.digest, pointed.since.map(|since| since.elapsed()))
+                    (pointed.digest, Some(pointed.asked.elapsed()))
                 }
-                Good::For(time) => {
+                Good::For(_) => {
                     let pointed = self.names.tag_in_memory(repo, tag)?;
-                    let age = pointed.since?.elapsed();
-                    if age >= time {
+                    let age = pointed.asked.elapsed_since_start()?;
+                    if !policy.good.is_after(age) {
                         return None;
                     }
                     (pointed.digest, Some(age))
@@ -184,12 +216,25 @@ impl Resolver {
         })
     }
 
+    /// Returns where a tag pointed last, unless that was too long ago to be answered with.
+    async fn last(&self, repo: &RepoName, tag: &Tag, policy: Policy) -> Option<Resolved> {
+        let pointed = self.names.tag(repo, tag).await?;
+        if !policy.if_error.is_after(pointed.asked.elapsed()) {
+            return None;
+        }
+        let manifest = self.local(repo, &pointed.digest).await?;
+        Some(Resolved::at(manifest, Served::Stale, pointed))
+    }
+
     /// Returns what the origin says now about a repository's link to a blob.
     pub async fn blob_link(
         &self,
         repo: &RepoName,
         digest: &Digest,
     ) -> Result<(Link, Role), OriginError> {
+        if self.is_absent_blob(repo, digest) {
+            return Err(OriginError::not_found());
+        }
         let key = blob_key(repo, digest);
         let question = || {
             let (resolver, key) = (self.clone(), key.clone());
@@ -265,7 +310,7 @@ impl Resolver {
         } = pushing;
         let pointed = Pointed {
             digest: manifest.digest,
-            since: Some(since),
+            asked: Asked::At(since),
         };
         let by_digest = Reference::Digest(manifest.digest);
         if self.learn_manifest(&repo, manifest, links).await {
@@ -290,6 +335,19 @@ impl Resolver {
             Reference::Digest(digest) => self.names.drop_link(manifest_key(repo, digest)).await,
         }
         self.manifests.supersede(&(repo.clone(), reference.clone()));
+        self.absent.drop(repo, Name::Manifest(reference.clone()));
+    }
+
+    /// Takes note that a repository does not have a blob, if that is an upstream's word.
+    pub fn note_absent_blob(&self, repo: &RepoName, digest: &Digest) {
+        if self.registries.upstream(repo).is_some() {
+            self.absent.put(repo, Name::Blob(*digest));
+        }
+    }
+
+    /// Whether a repository was found not to have a blob a moment ago.
+    pub fn is_absent_blob(&self, repo: &RepoName, digest: &Digest) -> bool {
+        self.absent.has(repo, Name::Blob(*digest))
     }
 
     /// Forgets a repository's link to a blob that was just deleted.
@@ -315,6 +373,14 @@ impl Resolver {
         repo: &RepoName,
         reference: &Reference,
     ) -> Result<Resolved, OriginError> {
+        let policy = match reference {
+            Reference::Tag(tag) => Some((tag, self.registries.policy(repo, tag))),
+            Reference::Digest(_) => None,
+        };
+        // The question before this one may have been answered since this was asked.
+        if let Some(resolved) = self.fresh(repo, reference, policy).await {
+            return Ok(resolved);
+        }
         let (since, links) = (Instant::now(), self.names.moment_of_links(repo));
         let (known, tag) = match reference {
             Reference::Tag(tag) => {
@@ -327,6 +393,9 @@ impl Resolver {
             Some(pointed) => self.local(repo, &pointed.digest).await,
             None => None,
         };
+        let last = policy.and_then(|(_, policy)| {
+            known.filter(|known| policy.if_error.is_after(known.asked.elapsed()))
+        });
         let held_digest = held.as_ref().map(|manifest| manifest.digest);
         let registry = self.registries.of(repo);
         let answer = registry
@@ -341,17 +410,18 @@ impl Resolver {
             (Ok(ManifestAnswer::Unchanged), None) => {
                 return Err(OriginError::Nonsense("unchanged, and nothing was known"));
             }
-            (Err(error), Some(manifest)) if error.is_silence() => {
-                tracing::debug!(repo = %repo, reference = %reference, error = %error, "answering from the last known tag");
-                return Ok(Resolved {
-                    manifest,
-                    served: Served::Stale,
-                    age: known.and_then(|known| Some(known.since?.elapsed())),
-                });
-            }
-            (Err(error), _) => {
+            (Err(error), held) => {
+                if error.is_silence()
+                    && let (Some(manifest), Some(last)) = (held, last)
+                {
+                    tracing::debug!(repo = %repo, reference = %reference, error = %error, "answering from the last known tag");
+                    return Ok(Resolved::at(manifest, Served::Stale, last));
+                }
                 if error.is_not_found() {
                     self.forget_manifest(repo, reference).await;
+                    if self.registries.upstream(repo).is_some() {
+                        self.absent.put(repo, Name::Manifest(reference.clone()));
+                    }
                 }
                 return Err(error);
             }
@@ -359,7 +429,7 @@ impl Resolver {
         if let Some((tag, moment)) = tag {
             let pointed = Pointed {
                 digest: manifest.digest,
-                since: Some(since),
+                asked: Asked::At(since),
             };
             self.names.put_tag(repo, tag, pointed, moment);
         }
@@ -372,15 +442,29 @@ impl Resolver {
 
     async fn ask_blob(&self, key: LinkKey) -> Result<Link, OriginError> {
         let moment = self.names.moment_of_links(&key.repo);
-        let registry = self.registries.of(&key.repo);
+        let registry = self.registries.of_blobs(&key.repo);
         match registry.blob_size(&key.repo, &key.digest).await {
             Ok(size) => Ok(self.learn_blob(&key.repo, &key.digest, size, moment)),
             Err(error) => {
                 if error.is_not_found() {
+                    self.note_absent_blob(&key.repo, &key.digest);
                     self.names.drop_link(key).await;
                 }
                 Err(error)
             }
+        }
+    }
+}
+
+// === impl Resolved ===
+
+impl Resolved {
+    /// Returns a manifest that a tag points at, as far as is known.
+    fn at(manifest: Manifest, served: Served, pointed: Pointed) -> Self {
+        Self {
+            manifest,
+            served,
+            age: Some(pointed.asked.elapsed()),
         }
     }
 }

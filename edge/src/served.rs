@@ -13,6 +13,8 @@ pub enum Served {
     Hit,
     /// From local memory or disk, after the origin said that it may be or that it is current.
     Revalidated,
+    /// From local memory or disk, while the upstream is asked whether it is current.
+    Revalidating,
     /// By a download that this request started.
     Miss,
     /// By a download that this request started, from another node of the region.
@@ -31,9 +33,10 @@ pub enum Served {
 
 impl Served {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Hit,
         Self::Revalidated,
+        Self::Revalidating,
         Self::Miss,
         Self::Sibling,
         Self::Collapsed,
@@ -47,6 +50,7 @@ impl Served {
         match self {
             Self::Hit => "hit",
             Self::Revalidated => "revalidated",
+            Self::Revalidating => "revalidating",
             Self::Miss => "miss",
             Self::Sibling => "sibling",
             Self::Collapsed => "collapsed",
@@ -61,6 +65,7 @@ impl Served {
         match self {
             Self::Hit => Some("hit"),
             Self::Revalidated => Some("hit; detail=revalidated"),
+            Self::Revalidating => Some("hit; detail=revalidating"),
             Self::Miss => Some("fwd=miss"),
             Self::Sibling => Some("fwd=miss; detail=sibling"),
             Self::Collapsed => Some("fwd=miss; collapsed"),
@@ -75,7 +80,7 @@ impl Served {
     /// Returns what `Server-Timing` says of the time that the answer's head took: spent in the cache, or waiting for others.
     pub fn timing(self, took: Duration) -> Option<HeaderValue> {
         let whose = match self {
-            Self::Hit => "cache",
+            Self::Hit | Self::Revalidating => "cache",
             Self::Local => return None,
             _ => "fetch",
         };

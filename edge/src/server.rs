@@ -19,7 +19,7 @@ use crate::pull::{Answer, Pull, Wanted};
 use crate::resolve::Resolver;
 use crate::respond::origin_error;
 use crate::served::Served;
-use crate::source::registries::Addressed;
+use crate::source::registries::{Addressed, Denied, Say};
 use crate::source::sources::Reach;
 use crate::source::{HOPS_MAX, OUTPORT_HOPS, OriginError};
 
@@ -54,6 +54,14 @@ impl Service {
             resolver,
             metrics,
         }))
+    }
+
+    /// Returns who has the say about a request.
+    pub fn say(&self, request: &Request<Body>) -> Say {
+        let Ok(routed) = Route::parse(request.method(), request.uri()) else {
+            return Say::Hosted;
+        };
+        self.0.resolver.registries().say(routed, host(request))
     }
 
     /// Answers a request.
@@ -102,15 +110,31 @@ impl Service {
         if self.is_known_blob(upstream).await && !self.is_known_blob(hosted).await {
             return self.answer(upstream, hops, request).await;
         }
+        let registries = self.0.resolver.registries();
+        let repo = hosted.repository().ok_or(OriginError::Forbidden)?;
+        let unhosted = registries.unhosted(repo);
+        if unhosted == Some(Denied::Lately) {
+            return self.answer(upstream, hops, request).await;
+        }
+        let asked = Instant::now();
         let mut again = Request::new(Body::empty());
         again.headers_mut().clone_from(request.headers());
         *again.method_mut() = request.method().clone();
         *again.uri_mut() = request.uri().clone();
         match self.answer(hosted, hops, request).await {
             Err(OriginError::Refused(refusal)) if refusal.is_of_unknown_name() => {
+                registries.note_unhosted(repo, asked);
                 self.answer(upstream, hops, again).await
             }
-            answer => answer,
+            Err(error) if error.is_silence() && unhosted.is_some() => {
+                self.answer(upstream, hops, again).await
+            }
+            answer => {
+                if answer.is_ok() && unhosted.is_some() {
+                    registries.note_hosted(repo);
+                }
+                answer
+            }
         }
     }
 

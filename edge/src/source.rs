@@ -13,10 +13,12 @@
 mod answer;
 mod error;
 pub mod freshness;
+mod health;
 pub mod registries;
 pub mod ring;
 pub mod sources;
 pub mod through;
+mod unhosted;
 mod wire;
 
 use std::sync::Arc;
@@ -32,17 +34,18 @@ use outport_core::oci::range::etag;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::Fetch;
 use outport_core::upstream::{Definition, Redirected, Upstream, UpstreamError};
-use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 pub use self::answer::{IncomingBlob, Manifest, ManifestAnswer, Span};
 pub use self::error::{OriginError, Refusal};
+use self::freshness::Policy;
+use self::health::Health;
 use self::wire::{
     blob_route, content_length, header, is_no, is_object, is_page, is_sick, manifest_request,
     partial_size, request, retry_after, told_digest,
 };
 use crate::metrics::OriginMetrics;
-use outport_core::breaker::{Breaker, BreakerConfig, Permit};
+use outport_core::breaker::BreakerConfig;
 
 /// The origin; cheap to clone.
 #[derive(Clone, Debug)]
@@ -61,11 +64,11 @@ pub struct OriginConfig {
     pub tags: TagConfig,
 }
 
-/// How long what was said of a tag is good.
+/// How tags are kept, and asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct TagConfig {
-    /// For so long nobody is asked.
-    pub fresh_for: Duration,
+    /// How they are kept.
+    pub policy: Policy,
     /// After so long a client that waits for the answer gets the last one, if there is any; none: it waits for it.
     pub stale_after: Option<Duration>,
     /// How long a question goes on although the client that asked it has been answered otherwise.
@@ -76,8 +79,7 @@ pub struct TagConfig {
 struct Inner {
     peer: Peer,
     config: OriginConfig,
-    breaker: Mutex<Breaker>,
-    metrics: OriginMetrics,
+    health: Health,
 }
 
 /// Who is asked.
@@ -118,12 +120,11 @@ impl Origin {
     }
 
     fn of_peer(peer: Peer, config: OriginConfig, metrics: OriginMetrics) -> Self {
-        metrics.up.set(i64::from(!matches!(peer, Peer::Absent)));
+        let is_there = !matches!(peer, Peer::Absent);
         Self(Arc::new(Inner {
+            health: Health::new(config.breaker, is_there, metrics),
             peer,
             config,
-            breaker: Mutex::new(Breaker::new(config.breaker)),
-            metrics,
         }))
     }
 
@@ -158,16 +159,16 @@ impl Origin {
         let Peer::Node(client) = &self.0.peer else {
             return Err(OriginError::Absent);
         };
-        self.permit()?;
+        self.0.health.permit()?;
         request
             .headers_mut()
             .entry(OUTPORT_HOPS)
             .or_insert(HeaderValue::from_static("1"));
         let answer = client.send(request).await;
         match &answer {
-            Ok(response) if !is_sick(response.status()) => self.report(true),
+            Ok(response) if !is_sick(response.status()) => self.0.health.report(true),
             Ok(_) | Err(ClientError::RequestBody(_) | ClientError::Busy { .. }) => {}
-            Err(_) => self.report(false),
+            Err(_) => self.0.health.report(false),
         }
         answer.map_err(|error| match error {
             ClientError::RequestBody(_) => OriginError::RequestBody(Arc::new(error)),
@@ -185,13 +186,16 @@ impl Origin {
         let Peer::Upstream(upstream) = &self.0.peer else {
             return self.send(request).await;
         };
-        self.permit()?;
+        self.0.health.permit()?;
         // Not within every question to an origin.
         let answer = Box::pin(upstream.send(repo, request)).await;
+        if let Some(quota) = upstream.quota() {
+            self.0.health.show(quota);
+        }
         match &answer {
-            Ok(response) if !is_sick(response.status()) => self.report(true),
+            Ok(response) if !is_sick(response.status()) => self.0.health.report(true),
             Ok(_) | Err(UpstreamError::Client(ClientError::Busy { .. })) => {}
-            Err(error) => self.report(is_no(error)),
+            Err(error) => self.0.health.report(is_no(error)),
         }
         answer.map_err(OriginError::from)
     }
@@ -205,11 +209,16 @@ impl Origin {
         }
     }
 
-    fn permit(&self) -> Result<(), OriginError> {
-        let permit = self.0.breaker.lock().ask(Instant::now());
-        match permit {
-            Permit::Go => Ok(()),
-            Permit::Rest(rest) => Err(OriginError::Resting(rest)),
+    /// Whether it was found dead a moment ago, and is not asked.
+    pub fn is_resting(&self) -> bool {
+        self.0.health.is_resting()
+    }
+
+    /// Returns how many times as long as usual its tags are good, because its quota is running out.
+    pub fn stretch(&self) -> u32 {
+        match &self.0.peer {
+            Peer::Upstream(upstream) => upstream.stretch(),
+            Peer::Absent | Peer::Node(_) => 1,
         }
     }
 
@@ -228,13 +237,13 @@ impl Origin {
 
     /// Counts content that did not hash to its digest.
     pub fn count_mismatch(&self) {
-        self.0.metrics.mismatches.inc();
+        self.0.health.count_mismatch();
     }
 
     /// Counts content that did not hash to its digest, and asks no more for a while.
     pub fn distrust(&self) {
         self.count_mismatch();
-        self.0.breaker.lock().trip(Instant::now());
+        self.0.health.trip();
     }
 
     /// Asks for a manifest, unless its digest is `known` still.
@@ -375,7 +384,7 @@ impl Origin {
         let response = self.ask(repo, request).await?;
         let status = response.status();
         if is_sick(status) {
-            self.report(false);
+            self.0.health.report(false);
         }
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
@@ -406,12 +415,12 @@ impl Origin {
                 OriginError::Denied(status)
             }
             StatusCode::TOO_MANY_REQUESTS => {
-                self.0.breaker.lock().trip(Instant::now());
+                self.0.health.trip();
                 OriginError::Limited(retry_after(response.headers()))
             }
             status => {
                 if status.is_server_error() {
-                    self.report(false);
+                    self.0.health.report(false);
                 }
                 OriginError::Sick(status)
             }
@@ -479,21 +488,8 @@ impl Origin {
             if self.is_saturated() {
                 return Err(OriginError::Busy);
             }
-            self.report(false);
+            self.0.health.report(false);
             Err(OriginError::Slow(limit))
         })
-    }
-
-    fn report(&self, is_well: bool) {
-        let is_up = {
-            let mut breaker = self.0.breaker.lock();
-            if is_well {
-                breaker.succeeded();
-            } else {
-                breaker.failed(Instant::now());
-            }
-            breaker.is_closed()
-        };
-        self.0.metrics.up.set(i64::from(is_up));
     }
 }

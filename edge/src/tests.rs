@@ -6,12 +6,14 @@ mod downloads;
 mod eviction;
 mod faults;
 mod fresh;
+mod kept_tags;
 mod names;
 mod operations;
 mod origin;
 mod pulls;
 mod rot;
 mod siblings;
+mod through_origin;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -34,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::source::freshness::Policy;
 use crate::source::{OriginConfig, TagConfig};
 use crate::{Edge, Listeners, Seams};
 use origin::ScriptedOrigin;
@@ -77,7 +80,7 @@ pub(crate) const fn questions() -> OriginConfig {
             max_rest: Duration::ZERO,
         },
         tags: TagConfig {
-            fresh_for: Duration::ZERO,
+            policy: Policy::good_for(Duration::ZERO),
             stale_after: None,
             question_timeout: Duration::from_secs(9),
         },
@@ -116,7 +119,7 @@ impl RunningEdge {
             .config;
         let seams = Seams::default();
         let edge = Edge::build(config, seams.clone()).await.unwrap();
-        let cache = edge.cache.clone();
+        let cache = edge.pulls.cache.clone();
         let address = public.local_addr().unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin_address = admin.local_addr().unwrap();

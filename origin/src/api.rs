@@ -21,6 +21,9 @@ use outport_core::oci::media;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::{Fetch, Route};
 use outport_core::store::ContentStore;
+use outport_edge::pull_through::PullThrough;
+use outport_edge::source::OUTPORT_HOPS;
+use outport_edge::source::registries::Say;
 
 pub(crate) use self::reply::Reply;
 use crate::api::blobs::Blobs;
@@ -41,27 +44,54 @@ pub(crate) struct Api {
     pub(crate) store: Arc<dyn ContentStore>,
     /// The largest manifest that is taken, in bytes.
     pub(crate) max_manifest: u64,
+    /// What is others', if any is pulled through here.
+    pub(crate) upstreams: Option<PullThrough>,
 }
 
 // === impl Api ===
 
 impl Api {
-    /// Answers a request.
-    pub(crate) async fn handle(&self, request: Request<Body>) -> Response<Body> {
+    /// Answers a request: for the origin itself, or for an upstream.
+    pub(crate) async fn handle(&self, mut request: Request<Body>) -> Response<Body> {
+        let say = self.upstreams.as_ref().map(|upstreams| {
+            // Whoever asks, nobody is asked after us.
+            request.headers_mut().remove(OUTPORT_HOPS);
+            (upstreams, upstreams.say(&request))
+        });
+        match say {
+            None | Some((_, Say::Hosted)) => {
+                let (route, answer) = self.hosted(request).await;
+                answered(route, answer)
+            }
+            Some((upstreams, Say::Upstream)) => Box::pin(upstreams.clone().call(request)).await,
+            Some((upstreams, Say::Either)) => {
+                // What may be an upstream's is only asked for, and has no body.
+                let (head, _) = request.into_parts();
+                let again = |head| Request::from_parts(head, Body::empty());
+                let (route, answer) = self.hosted(again(head.clone())).await;
+                match answer {
+                    Err(error) if error.code() == ErrorCode::NameUnknown => {
+                        Box::pin(upstreams.clone().call(again(head))).await
+                    }
+                    answer => answered(route, answer),
+                }
+            }
+        }
+    }
+
+    /// Answers a request about what is hosted.
+    async fn hosted(
+        &self,
+        request: Request<Body>,
+    ) -> (&'static str, Result<Response<Body>, ApiError>) {
         let (head, body) = request.into_parts();
-        let (route, answer) = match Route::parse(&head.method, &head.uri) {
+        match Route::parse(&head.method, &head.uri) {
             Ok(routed) => {
                 let route = routed.route.as_str();
                 (route, self.answer(routed.route, &head.headers, body).await)
             }
             Err(error) => ("none", Err(error.into())),
-        };
-        let mut response = answer.unwrap_or_else(|error| respond::error_response(&error));
-        response.extensions_mut().insert(Note {
-            route,
-            served: "origin",
-        });
-        response
+        }
     }
 
     /// Every endpoint, a line each.
@@ -218,6 +248,15 @@ impl Api {
         ApiError::new(ErrorCode::ManifestTooLarge)
             .with_message(format!("a manifest may have {} bytes", self.max_manifest))
     }
+}
+
+fn answered(route: &'static str, answer: Result<Response<Body>, ApiError>) -> Response<Body> {
+    let mut response = answer.unwrap_or_else(|error| respond::error_response(&error));
+    response.extensions_mut().insert(Note {
+        route,
+        served: "origin",
+    });
+    response
 }
 
 fn header_value(text: &str) -> Result<HeaderValue, ApiError> {

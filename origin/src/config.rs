@@ -13,6 +13,7 @@ use outport_core::net::serve;
 use outport_core::net::tls::Tls;
 use outport_core::process;
 use outport_core::telemetry;
+use outport_edge::config::PullThroughConfig;
 
 use crate::metadata::sql::{DatabaseConfig, DatabaseUrl, ProbeConfig};
 use crate::names::NamesConfig;
@@ -44,6 +45,8 @@ pub struct Config {
     pub page_limit: u32,
     /// When upload sessions are forgotten.
     pub sweep: SweepConfig,
+    /// Whose registries are pulled through, and where their content is kept; none when there are none.
+    pub upstreams: Option<PullThroughConfig>,
     /// The bounds of connections from clients.
     pub server: serve::Config,
     /// What is logged.
@@ -104,6 +107,8 @@ impl Config {
             expiry: section.take("expiry", Duration::from_hours(24)),
             interval: more_than_zero(section, "sweep_interval", Duration::from_mins(10)),
         });
+        let upstreams = PullThroughConfig::read_of_origin(section, format!("{region}-origin"));
+        let upstreams = Some(upstreams).filter(|config| !config.upstreams.definitions.is_empty());
         let server = section.section("server", server);
         let log = section.section("log", log);
         Some(Self {
@@ -118,6 +123,7 @@ impl Config {
             manifests,
             page_limit,
             sweep,
+            upstreams,
             server,
             log,
         })

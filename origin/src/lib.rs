@@ -23,7 +23,9 @@ mod respond;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Response};
 use outport_core::admin::{self, Readiness};
+use outport_core::body::Body;
 use outport_core::location::{self, Location};
 use outport_core::net::respond::chain;
 use outport_core::net::serve::Server;
@@ -31,6 +33,7 @@ use outport_core::process::{self, Hangups};
 use outport_core::store::StoreError;
 use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics;
+use outport_edge::pull_through::{self, PullThrough};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +56,7 @@ pub struct Origin {
     api: Api,
     sweep: Sweep,
     database: Sql,
+    upstreams: Option<PullThrough>,
 }
 
 /// What an origin shares with the process around it.
@@ -89,6 +93,9 @@ pub enum BuildError {
     /// The location refuses us.
     #[error("use the location {0}")]
     Refused(String, #[source] StoreError),
+    /// What is kept of upstreams cannot be used.
+    #[error("open what is kept of upstreams")]
+    Upstreams(#[from] pull_through::BuildError),
     /// The runtime ends already.
     #[error("shutting down")]
     Ending,
@@ -114,6 +121,13 @@ impl Origin {
         watch(&database, &seams);
         let metadata: Arc<dyn Metadata> = Arc::new(database.clone());
         let names = Names::new(Arc::clone(&metadata), config.names, &seams.tasks);
+        let upstreams = match &config.upstreams {
+            Some(upstreams) => {
+                let metrics = (&seams.metrics, "origin_upstreams");
+                Some(PullThrough::build(upstreams, metrics, &seams.tasks).await?)
+            }
+            None => None,
+        };
 
         let api = Api {
             blobs: Blobs {
@@ -139,6 +153,7 @@ impl Origin {
             },
             store: Arc::clone(&store),
             max_manifest: config.manifests.max_bytes,
+            upstreams: upstreams.clone(),
         };
         let sweep = Sweep {
             metadata,
@@ -151,6 +166,7 @@ impl Origin {
             api,
             sweep,
             database,
+            upstreams,
         })
     }
 
@@ -162,6 +178,7 @@ impl Origin {
             api,
             sweep,
             database,
+            upstreams,
         } = self;
         sweep.spawn(&seams.tasks);
         tracing::info!(region = config.region, "origin is up");
@@ -181,12 +198,13 @@ impl Origin {
             },
             shutdown.clone(),
         );
+        let operations = upstreams.clone();
         let admin = Server::new("origin_admin", config.server, &seams.metrics).run(
             listeners.admin,
             admin::service(
                 seams.metrics.clone(),
                 seams.readiness.clone(),
-                admin::nothing,
+                move |request| operate(operations.clone(), request),
             ),
             ended.clone(),
         );
@@ -200,11 +218,22 @@ impl Origin {
             if let Err(still_in) = seams.tasks.drain(TASKS_DRAIN).await {
                 tracing::warn!(error = %still_in, "tasks of the origin did not end in time");
             }
+            if let Some(upstreams) = upstreams {
+                upstreams.close().await;
+            }
             ended.cancel();
         };
         tokio::join!(admin, clients);
         database.close().await;
         tracing::info!(region = config.region, "origin is down");
+    }
+}
+
+/// Answers an operator: about what is kept of upstreams.
+async fn operate(upstreams: Option<PullThrough>, request: Request<Body>) -> Response<Body> {
+    match upstreams {
+        Some(upstreams) => upstreams.operate(request).await,
+        None => admin::nothing(request).await,
     }
 }
 

@@ -269,7 +269,8 @@ impl OriginBuilder {
         let mut config = String::new();
         write!(
             config,
-            "[database]\nurl = \"{database_url}\"\n[location]\nurl = \"{location_url}\"\n"
+            "[database]\nurl = \"{database_url}\"\n[location]\nurl = \"{location_url}\"\n\
+             [cache]\npath = \"{path}/upstreams\"\n[upstreams]\npublic = []\n"
         )
         .unwrap();
         let mut node = Node {

@@ -30,7 +30,8 @@ pub(crate) fn up(settings: &Settings) -> Result<Up, Problems> {
         let origin = section.section("origin", outport_origin::config::Config::read);
         let edge = section.section("edge", outport_edge::config::Config::read);
         let log = section.section("log", log);
-        if edge.origin.urls.is_empty() && origin.as_ref().is_some_and(|origin| origin.tls.is_some())
+        if edge.pulls.origin.urls.is_empty()
+            && origin.as_ref().is_some_and(|origin| origin.tls.is_some())
         {
             // The name that its certificate is for is known to nobody here.
             section.problem(

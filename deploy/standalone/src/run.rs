@@ -8,6 +8,7 @@ use outport_core::process::{bind, hangups, termination};
 use outport_core::telemetry::{self, Metrics};
 use outport_core::{admin::Readiness, tasks::Tasks};
 use outport_edge::Edge;
+use outport_edge::source::registries::Asked;
 use outport_origin::Origin;
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +41,9 @@ fn block_on(log: &telemetry::Config, role: impl Future<Output = Outcome>) -> Out
 
 async fn serve_up(
     Up {
-        origin, mut edge, ..
+        mut origin,
+        mut edge,
+        ..
     }: Up,
 ) -> Outcome {
     let tasks = Tasks::new();
@@ -53,6 +56,11 @@ async fn serve_up(
         admin: bind("origin", "admin", origin.admin_listen).await?,
     };
     let origin_address = origin_listeners.public.local_addr()?;
+    // Upstreams are asked by whoever keeps what they give: here one cache does.
+    let upstreams = &edge.pulls.upstreams;
+    if ![upstreams.names_from, upstreams.blobs_from].contains(&Asked::Origin) {
+        origin.upstreams = None;
+    }
     let origin = Origin::build(
         origin,
         outport_origin::Seams {
@@ -64,8 +72,9 @@ async fn serve_up(
     )
     .await?;
 
-    if edge.origin.urls.is_empty() {
-        edge.origin
+    if edge.pulls.origin.urls.is_empty() {
+        edge.pulls
+            .origin
             .urls
             .push(format!("http://{origin_address}").parse()?);
     }

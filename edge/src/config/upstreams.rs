@@ -9,11 +9,17 @@ use outport_core::oci::reference::RepoName;
 use outport_core::upstream::{Credentials, Definition};
 
 use super::{Upstreams, breaker, client};
-use crate::source::freshness::{Rule, Rules};
+use crate::source::freshness::{Good, Policy, Rule, Rules};
+use crate::source::registries::Asked;
 use crate::source::{OriginConfig, TagConfig};
 
+/// How long an upstream may be away before its tags are no longer trusted: a month.
+const STALE_IF_ERROR: Duration = Duration::from_hours(24 * 30);
+
 /// Takes the upstreams: those that everybody knows, unless they are left out, and those of the configuration.
-pub(super) fn read(section: &mut Section<'_>) -> Upstreams {
+///
+/// `has_origin` is none at an origin. With one, that is asked about them unless the configuration says otherwise.
+pub(super) fn read(section: &mut Section<'_>, has_origin: Option<bool>) -> Upstreams {
     let mut definitions = Vec::<Definition>::new();
     for definition in section.list("upstream", upstream) {
         if definitions
@@ -41,12 +47,24 @@ pub(super) fn read(section: &mut Section<'_>) -> Upstreams {
         {
             section.problem("default", format!("there is no upstream called {default}"));
         }
+        let (names_from, blobs_from) = match has_origin {
+            None => (Asked::Upstream, Asked::Upstream),
+            Some(has_origin) => from(section, has_origin),
+        };
+        // The origin is asked as often for what it has from others as for its own.
+        let fresh_for = match names_from {
+            Asked::Origin => Duration::from_secs(1),
+            Asked::Upstream => Duration::from_mins(1),
+        };
         Upstreams {
             definitions,
             default,
+            names_from,
+            blobs_from,
             rules: Rules::new(section.list("freshness", rule)),
+            absent_for: section.take("absent_for", Duration::from_secs(5)),
             client: client(section, Duration::from_secs(5)),
-            questions: questions(section),
+            questions: questions(section, fresh_for),
         }
     })
 }
@@ -55,20 +73,50 @@ fn rule(section: &mut Section<'_>) -> Option<Rule> {
     let image = section.require("image");
     let tag = section.take_opt("tag");
     let good = section.require("fresh_for");
+    let while_revalidate = section.take_opt("stale_while_revalidate");
+    let if_error = section.take_opt("stale_if_error");
     Some(Rule {
         image: image?,
         tag: tag.or_else(|| "*".parse().ok())?,
         good: good?,
+        while_revalidate,
+        if_error,
     })
 }
 
-fn questions(section: &mut Section<'_>) -> OriginConfig {
+/// Takes who is asked for manifests, and for blobs.
+fn from(section: &mut Section<'_>, has_origin: bool) -> (Asked, Asked) {
+    let names_from = asked(section, "names_from", has_origin);
+    let blobs_from = asked(section, "blobs_from", names_from == Asked::Origin);
+    if !has_origin && [names_from, blobs_from].contains(&Asked::Origin) {
+        section.problem("names_from", "there is no origin: set origin.urls");
+    }
+    (names_from, blobs_from)
+}
+
+fn asked(section: &mut Section<'_>, key: &str, by_origin: bool) -> Asked {
+    match section.take_opt::<String>(key).as_deref() {
+        None if by_origin => Asked::Origin,
+        None | Some("upstream") => Asked::Upstream,
+        Some("origin") => Asked::Origin,
+        Some(_) => {
+            section.problem(key, "expected \"origin\" or \"upstream\"");
+            Asked::Upstream
+        }
+    }
+}
+
+fn questions(section: &mut Section<'_>, fresh_for: Duration) -> OriginConfig {
     OriginConfig {
         answer_timeout: section.take("answer_timeout", Duration::from_millis(1900)),
         manifest_bytes_max: section.take("manifest_max", ByteSize::mib(4)).as_u64(),
         breaker: breaker(section),
         tags: TagConfig {
-            fresh_for: section.take("tags_fresh_for", Duration::from_mins(1)),
+            policy: Policy {
+                good: Good::For(section.take("tags_fresh_for", fresh_for)),
+                while_revalidate: section.take("stale_while_revalidate", Duration::ZERO),
+                if_error: section.take("stale_if_error", Good::For(STALE_IF_ERROR)),
+            },
             stale_after: Some(section.take("stale_after", Duration::from_millis(200))),
             question_timeout: section.take("question_timeout", Duration::from_secs(10)),
         },

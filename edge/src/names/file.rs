@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use outport_core::oci::digest::{Algorithm, Digest};
@@ -53,7 +54,7 @@ pub(super) enum Change {
     DropLink(LinkKey),
     /// Drops all links to these.
     Forget(Vec<Digest>),
-    PutTag(RepoName, Tag, Digest),
+    PutTag(RepoName, Tag, Digest, SystemTime),
     DropTag(RepoName, Tag),
 }
 
@@ -114,9 +115,13 @@ impl NamesFile {
         })
     }
 
-    pub(super) fn tag(&self, repo: &RepoName, tag: &Tag) -> Option<Digest> {
+    /// Returns where a tag pointed, and when it was asked for.
+    pub(super) fn tag(&self, repo: &RepoName, tag: &Tag) -> Option<(Digest, SystemTime)> {
         self.read(TAGS, &tag_row(repo, tag), |value| {
-            str::from_utf8(value).ok()?.parse().ok()
+            let (seconds, digest) = value.split_first_chunk()?;
+            let seconds = Duration::from_secs(u64::from_be_bytes(*seconds));
+            let digest = str::from_utf8(digest).ok()?.parse().ok()?;
+            Some((digest, UNIX_EPOCH.checked_add(seconds)?))
         })
     }
 
@@ -210,8 +215,11 @@ fn apply(change: &Change, links: &mut Rows<'_>, tags: &mut Rows<'_>) -> Result<(
                 links.retain_in(&*first..&*last, |_, _| false)?;
             }
         }
-        Change::PutTag(repo, tag, digest) => {
-            tags.insert(&*tag_row(repo, tag), digest.to_string().as_bytes())?;
+        Change::PutTag(repo, tag, digest, asked) => {
+            let asked = asked.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let mut value = asked.as_secs().to_be_bytes().to_vec();
+            value.extend_from_slice(digest.to_string().as_bytes());
+            tags.insert(&*tag_row(repo, tag), &*value)?;
         }
         Change::DropTag(repo, tag) => {
             tags.remove(&*tag_row(repo, tag))?;

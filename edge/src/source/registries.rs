@@ -13,9 +13,11 @@ use std::sync::Arc;
 use outport_core::oci::reference::{RepoName, Tag};
 use outport_core::oci::route::{Route, Routed};
 use outport_core::upstream::Definition;
+use tokio::time::Instant;
 
 use super::Origin;
-use super::freshness::{Good, Rules};
+use super::freshness::{Good, Policy, Rules};
+use super::unhosted::Unhosted;
 use crate::frozen::Frozen;
 
 /// The origin and the upstreams; cheap to clone.
@@ -24,14 +26,64 @@ pub struct Registries(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    origin: Origin,
-    /// What clients call the registry of the origin in `?ns=`.
-    origin_names: Vec<String>,
-    upstreams: Vec<Origin>,
+    hosted: Hosted,
+    upstreams: Vec<Remote>,
     /// The one that is meant when none is named.
     default: Option<String>,
     rules: Rules,
     frozen: Frozen,
+    unhosted: Unhosted,
+}
+
+/// Who hosts repositories.
+#[derive(Clone, Debug)]
+pub struct Hosted {
+    /// The origin, if there is one to be asked.
+    pub origin: Origin,
+    /// What clients call its registry in `?ns=`.
+    pub names: Vec<String>,
+    /// Whether this node is the origin, so that nobody is to be asked.
+    pub is_here: bool,
+}
+
+/// Who has the say about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Say {
+    /// The origin.
+    Hosted,
+    /// An upstream.
+    Upstream,
+    /// An upstream, when the origin does not know the repository.
+    Either,
+}
+
+/// When the origin did not know a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// So short a time ago that it is not asked again.
+    Lately,
+    /// Longer ago: of use when it cannot be asked.
+    Before,
+}
+
+/// An upstream, and who is asked about its repositories: itself, or the origin, which then asks for all regions.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    /// What it was configured as.
+    pub definition: Definition,
+    /// Who is asked for manifests and lists.
+    pub names: Origin,
+    /// Who is asked for blobs.
+    pub blobs: Origin,
+}
+
+/// Who is asked for what is of an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The origin.
+    Origin,
+    /// The upstream itself.
+    Upstream,
 }
 
 /// What a client means.
@@ -60,27 +112,27 @@ pub enum AddressError {
 // === impl Registries ===
 
 impl Registries {
-    /// Returns an origin, with its names, and upstreams, of which the one called `default` is meant when none is named,
-    /// whose tags are kept as the rules say, and stay where they are while it is `frozen`.
+    /// Returns an origin and upstreams, of which the one called `default` is meant when none is named, whose tags are kept as
+    /// the rules say, and stay where they are while it is `frozen`.
     pub fn new(
-        (origin, origin_names): (Origin, Vec<String>),
-        upstreams: Vec<Origin>,
+        hosted: Hosted,
+        upstreams: Vec<Remote>,
         (default, rules): (Option<String>, Rules),
         frozen: Frozen,
     ) -> Self {
         Self(Arc::new(Inner {
-            origin,
-            origin_names,
+            hosted,
             upstreams,
             default,
             rules,
             frozen,
+            unhosted: Unhosted::new(),
         }))
     }
 
     /// Returns the origin.
     pub fn origin(&self) -> &Origin {
-        &self.0.origin
+        &self.0.hosted.origin
     }
 
     /// Returns whether the tags of upstreams stay where they are.
@@ -88,25 +140,58 @@ impl Registries {
         &self.0.frozen
     }
 
-    /// Returns how long what was said of a tag is good.
-    pub fn good(&self, repo: &RepoName, tag: &Tag) -> Good {
-        let Some(upstream) = self.upstream(repo) else {
-            return Good::For(self.0.origin.tags().fresh_for);
+    /// Returns how a tag is kept.
+    pub fn policy(&self, repo: &RepoName, tag: &Tag) -> Policy {
+        let Some(Remote {
+            names: upstream, ..
+        }) = self.upstream(repo)
+        else {
+            return self.origin().tags().policy;
         };
-        if self.0.frozen.is_set() {
-            return Good::Forever;
-        }
-        let own = Good::For(upstream.tags().fresh_for);
-        self.0.rules.good(repo, tag).unwrap_or(own)
+        let mut policy = self.0.rules.policy(repo, tag, upstream.tags().policy);
+        policy.good = if self.0.frozen.is_set() {
+            Good::Forever
+        } else {
+            policy.good.times(upstream.stretch())
+        };
+        policy
     }
 
-    /// Returns who has the say about a repository.
+    /// Takes note that the origin, asked at a time, did not know a repository.
+    pub fn note_unhosted(&self, repo: &RepoName, asked: Instant) {
+        self.0.unhosted.put(repo, asked);
+    }
+
+    /// Takes note that the origin has a repository.
+    pub fn note_hosted(&self, repo: &RepoName) {
+        self.0.unhosted.drop(repo);
+    }
+
+    /// Whether the origin did not know a repository when it was last asked; none when it knew it, or was not asked.
+    pub fn unhosted(&self, repo: &RepoName) -> Option<Denied> {
+        let age = self.0.unhosted.age(repo)?;
+        let is_fresh = self.origin().tags().policy.good.is_after(age);
+        Some(if is_fresh {
+            Denied::Lately
+        } else {
+            Denied::Before
+        })
+    }
+
+    /// Returns who has the say about what a repository calls its content.
     pub fn of(&self, repo: &RepoName) -> &Origin {
-        self.upstream(repo).unwrap_or(&self.0.origin)
+        let upstream = self.upstream(repo);
+        upstream.map_or(self.origin(), |upstream| &upstream.names)
+    }
+
+    /// Returns who has a repository's blobs.
+    pub fn of_blobs(&self, repo: &RepoName) -> &Origin {
+        let upstream = self.upstream(repo);
+        upstream.map_or(self.origin(), |upstream| &upstream.blobs)
     }
 
     /// Returns the upstream that a repository is of, if it is of one.
-    pub fn upstream(&self, repo: &RepoName) -> Option<&Origin> {
+    pub fn upstream(&self, repo: &RepoName) -> Option<&Remote> {
         self.find(|definition| definition.remote(repo).is_some())
     }
 
@@ -132,7 +217,7 @@ impl Registries {
             return at_upstream(&route, definition, repo).map(alone);
         }
         let by_prefix = self.find(|definition| definition.remote(repo).is_some());
-        if let Some(definition) = by_prefix.and_then(Origin::definition) {
+        if let Some(Remote { definition, .. }) = by_prefix {
             let remote = definition.remote(repo).ok_or(AddressError::Name)?;
             return at_upstream(&route, definition, &remote).map(alone);
         }
@@ -141,7 +226,7 @@ impl Registries {
         };
         let default = self.called(default).ok_or(AddressError::UnknownNamespace)?;
         match at_upstream(&route, default, repo) {
-            Ok(there) if self.0.origin.is_there() => Ok(Addressed {
+            Ok(there) if self.0.hosted.is_here || self.origin().is_there() => Ok(Addressed {
                 route,
                 otherwise: Some(there),
             }),
@@ -151,14 +236,30 @@ impl Registries {
         }
     }
 
+    /// Returns who has the say about what a client asks that came by a host name.
+    pub fn say(&self, routed: Routed, host: Option<&str>) -> Say {
+        match self.address(routed, host) {
+            Ok(Addressed {
+                otherwise: Some(_), ..
+            }) => Say::Either,
+            Ok(Addressed { route, .. }) => match route.repository() {
+                Some(repo) if self.upstream(repo).is_some() => Say::Upstream,
+                _ => Say::Hosted,
+            },
+            // What clients call the registry of an origin is nobody's business at the origin.
+            Err(AddressError::UnknownNamespace) => Say::Hosted,
+            Err(AddressError::Name | AddressError::ReadOnly) => Say::Upstream,
+        }
+    }
+
     fn is_origin(&self, ns: &str) -> bool {
-        let mut names = self.0.origin_names.iter();
+        let mut names = self.0.hosted.names.iter();
         names.any(|name| name.eq_ignore_ascii_case(ns))
     }
 
     fn called(&self, ns: &str) -> Option<&Definition> {
         self.find(|definition| definition.is_called(ns))
-            .and_then(Origin::definition)
+            .map(|upstream| &upstream.definition)
     }
 
     fn at(&self, host: Option<&str>) -> Option<&Definition> {
@@ -167,12 +268,12 @@ impl Registries {
         let is_it =
             |name: &String| name.eq_ignore_ascii_case(host) || name.eq_ignore_ascii_case(bare);
         self.find(|definition| definition.hostnames.iter().any(is_it))
-            .and_then(Origin::definition)
+            .map(|upstream| &upstream.definition)
     }
 
-    fn find(&self, is_it: impl Fn(&Definition) -> bool) -> Option<&Origin> {
+    fn find(&self, is_it: impl Fn(&Definition) -> bool) -> Option<&Remote> {
         let mut upstreams = self.0.upstreams.iter();
-        upstreams.find(|upstream| upstream.definition().is_some_and(&is_it))
+        upstreams.find(|upstream| is_it(&upstream.definition))
     }
 }
 

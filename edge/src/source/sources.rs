@@ -186,7 +186,7 @@ impl Sources {
         &self,
         question: &Question<'_>,
     ) -> Result<(IncomingBlob, SourceKind), OriginError> {
-        let registry = self.0.registries.of(question.repo);
+        let registry = self.0.registries.of_blobs(question.repo);
         let blob = ask(registry, question, HOPS_TO_ORIGIN).await?;
         let kind = if registry.definition().is_some() {
             SourceKind::Upstream

@@ -16,7 +16,7 @@ use crate::frozen::Frozen;
 use crate::metrics::OriginMetrics;
 use crate::source::Origin;
 use crate::source::freshness::Rules;
-use crate::source::registries::Registries;
+use crate::source::registries::{Hosted, Registries};
 use crate::source::ring::Ring;
 use crate::source::sources::{Reach, Sources};
 use crate::source::through::Through;
@@ -46,7 +46,11 @@ impl Abandoned {
         let through = Through {
             sources: Sources::new(
                 Registries::new(
-                    (asked, Vec::new()),
+                    Hosted {
+                        origin: asked,
+                        names: Vec::new(),
+                        is_here: false,
+                    },
                     Vec::new(),
                     (None, Rules::default()),
                     frozen,

@@ -21,16 +21,30 @@ const UNAVAILABLE_MAX: Duration = Duration::from_secs(2);
 
 const USER: [&str; 2] = ["upstream.0.username=user", "upstream.0.password=secret"];
 
-struct Rig {
-    upstream: ScriptedUpstream,
-    edge: RunningEdge,
-    _cache: TempDir,
+/// An edge without an origin, in front of an upstream.
+pub(super) struct Rig {
+    pub(super) upstream: ScriptedUpstream,
+    pub(super) edge: RunningEdge,
+    cache: TempDir,
 }
 
 impl Rig {
-    async fn new(set: &[&str]) -> Self {
-        let upstream = ScriptedUpstream::start().await;
-        let cache = TempDir::new().unwrap();
+    pub(super) async fn new(set: &[&str]) -> Self {
+        Self::over(
+            ScriptedUpstream::start().await,
+            TempDir::new().unwrap(),
+            set,
+        )
+        .await
+    }
+
+    /// Starts the edge anew, with other settings.
+    pub(super) async fn restart(self, set: &[&str]) -> Self {
+        self.edge.stop().await;
+        Self::over(self.upstream, self.cache, set).await
+    }
+
+    async fn over(upstream: ScriptedUpstream, cache: TempDir, set: &[&str]) -> Self {
         let mut sets = vec![
             "origin.urls=[]".to_owned(),
             "upstream.0.name=hub".to_owned(),
@@ -49,7 +63,7 @@ impl Rig {
         Self {
             upstream,
             edge,
-            _cache: cache,
+            cache,
         }
     }
 
@@ -60,7 +74,7 @@ impl Rig {
     }
 }
 
-fn manifest(text: &str) -> Bytes {
+pub(super) fn manifest(text: &str) -> Bytes {
     format!("{{\"schemaVersion\":2,\"text\":\"{text}\"}}").into()
 }
 
@@ -110,7 +124,12 @@ async fn what_the_origin_does_not_have_comes_from_the_default_upstream_each_time
     let upstream = ScriptedUpstream::start().await;
     let cache = TempDir::new().unwrap();
     let url = format!("upstream.0.url=http://{}", upstream.address);
-    let sets = ["upstream.0.name=hub", &url, "upstreams.default=hub"];
+    let sets = [
+        "upstream.0.name=hub",
+        &url,
+        "upstreams.default=hub",
+        "upstreams.names_from=upstream",
+    ];
     let edge = RunningEdge::start(cache.path(), origin.address, &sets).await;
     let (image, blob) = (manifest("a"), content(100_000, 8));
     upstream.put_manifest("org/app", "1", &image);

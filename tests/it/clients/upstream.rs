@@ -4,11 +4,79 @@ use harness::containerd::Containerd;
 use harness::containers::Containers;
 use harness::docker::Docker;
 use harness::images::{Images, MULTI, WHEELS};
-use harness::node::Edge;
+use harness::node::{Edge, Origin, OriginBuilder};
 use harness::registry::{ForeignRegistry, PASSWORD, USER};
 
 /// What is Docker Hub to the clients.
 const HUB: &str = "docker.io";
+
+#[tokio::test]
+async fn an_origin_asks_for_all_its_edges() {
+    let mut upstream = ForeignRegistry::start();
+    let sets = upstream.sets(HUB).into_iter();
+    let origin = sets.fold(Origin::builder(), OriginBuilder::set);
+    // So that each pull finds out whether the upstream is there.
+    let origin = origin.set("upstreams.tags_fresh_for=0s").start().await;
+    let url = format!("http://{}", origin.address());
+    // They know nothing of it but its name.
+    let set = [
+        format!("upstreams.default={HUB}"),
+        "upstreams.tags_fresh_for=0s".to_owned(),
+    ];
+    let mut edges = Vec::new();
+    for _ in 0..2 {
+        edges.push(Edge::start_with(&url, &set).await);
+    }
+    let [first, second] = [0, 1].map(|at: usize| edges[at].address());
+    let images = Images::shared();
+    let all = [upstream.address(), origin.address(), first, second];
+    let tools = Containers::new(&all);
+    let docker = Docker::start_with_mirror(first);
+    push(&images, &tools, &upstream, WHEELS, "library/wheels:1");
+    let (hosted, id) = (format!("{first}/team/app:1"), images.id(WHEELS));
+    tools.copy(&images.source(WHEELS), &format!("docker://{hosted}"));
+    let pull = |storage: &str| {
+        docker.forget();
+        assert_eq!(docker.pull("wheels:1"), id);
+        for image in [
+            format!("{second}/{HUB}/wheels:1"),
+            format!("{second}/team/app:1"),
+        ] {
+            let pulled = tools.podman_pull(storage, &image);
+            assert_eq!(format!("sha256:{pulled}"), id, "{image}");
+        }
+    };
+    pull("cold");
+    // The origin is a registry of its upstreams by itself.
+    let own = format!("{}/{HUB}/library/wheels:1", origin.address());
+    assert_eq!(format!("sha256:{}", tools.podman_pull("own", &own)), id);
+    upstream.stop();
+    pull("without the upstream");
+    assert_eq!(
+        format!("sha256:{}", tools.podman_pull("own again", &own)),
+        id
+    );
+    // Nothing of it lies where what is hosted does.
+    let repositories = origin.client().get("/v2/_catalog").send().await;
+    let repositories: serde_json::Value = serde_json::from_slice(&repositories.body).unwrap();
+    assert_eq!(
+        repositories["repositories"],
+        serde_json::json!(["team/app"])
+    );
+    drop(origin);
+    pull("without the origin");
+}
+
+/// Pushes an image into somebody else's registry.
+fn push(images: &Images, tools: &Containers, upstream: &ForeignRegistry, image: &str, name: &str) {
+    let to = format!("docker://{}/{name}", upstream.address());
+    let from = images.source(image);
+    let credentials = format!("{USER}:{PASSWORD}");
+    let flags = ["copy", "--quiet", "--all", "--preserve-digests"];
+    let login = ["--dest-creds", &credentials, "--dest-tls-verify=false"];
+    let plain = "--dest-oci-accept-uncompressed-layers";
+    tools.skopeo(&[&flags[..], &login, &[plain, &from, &to]].concat());
+}
 
 /// An edge in front of somebody else's registry, and the clients that know it in each way.
 struct Rig {
@@ -42,14 +110,7 @@ impl Rig {
     }
 
     fn push(&self, image: &str, name: &str) {
-        let to = format!("docker://{}/{name}", self.upstream.address());
-        let from = self.images.source(image);
-        let credentials = format!("{USER}:{PASSWORD}");
-        let flags = ["copy", "--quiet", "--all", "--preserve-digests"];
-        let login = ["--dest-creds", &credentials, "--dest-tls-verify=false"];
-        let plain = "--dest-oci-accept-uncompressed-layers";
-        self.tools
-            .skopeo(&[&flags[..], &login, &[plain, &from, &to]].concat());
+        push(&self.images, &self.tools, &self.upstream, image, name);
     }
 
     /// Pulls with each client in its way, into storages of this name.

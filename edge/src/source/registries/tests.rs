@@ -17,14 +17,23 @@ fn registries(has_origin: bool, default: Option<&str>) -> Registries {
         if name == "ghcr.io" {
             definition.hostnames = vec!["ghcr.corp".to_owned()];
         }
-        let upstream = Upstream::new(definition, config.clone()).unwrap();
-        Origin::upstream(upstream, questions(), OriginMetrics::default())
+        let upstream = Upstream::new(definition.clone(), config.clone()).unwrap();
+        let asked = Origin::upstream(upstream, questions(), OriginMetrics::default());
+        Remote {
+            definition,
+            names: asked.clone(),
+            blobs: asked,
+        }
     });
     let origin = Origin::new(client, questions(), OriginMetrics::default());
-    let origin = (origin, vec!["own.example".to_owned()]);
+    let hosted = Hosted {
+        origin,
+        names: vec!["own.example".to_owned()],
+        is_here: false,
+    };
     let frozen = Frozen::open(Path::new("/nowhere")).unwrap();
     let default = (default.map(str::to_owned), Rules::default());
-    Registries::new(origin, upstreams.into(), default, frozen)
+    Registries::new(hosted, upstreams.into(), default, frozen)
 }
 
 /// Returns the paths that a request is answered from.

@@ -51,6 +51,8 @@ struct State {
     /// Where tokens are to be had, if they are asked for.
     realm: Option<String>,
     redirect: Option<String>,
+    /// What is said of the quota: how many pulls it has, and how many are left.
+    quota: Option<(u64, u64)>,
     seen: Vec<Seen>,
 }
 
@@ -129,6 +131,11 @@ impl ScriptedUpstream {
 
     pub(in crate::tests) fn redirect_blobs(&self, target: &str) {
         self.shared.lock().redirect = Some(target.to_owned());
+    }
+
+    /// Says with each answer how many pulls there are, and how many are left.
+    pub(in crate::tests) fn tell_quota(&self, limit: u64, remaining: u64) {
+        self.shared.lock().quota = Some((limit, remaining));
     }
 
     pub(in crate::tests) fn put_manifest(&self, repo: &str, tag: &str, content: &Bytes) {
@@ -264,6 +271,14 @@ fn content(state: &State, path: &str) -> Response<Body> {
     headers.insert(CONTENT_LENGTH, content.len().into());
     let digest = sha256(content).to_string();
     headers.insert("docker-content-digest", digest.parse().unwrap());
+    if let Some((limit, remaining)) = state.quota {
+        for (name, pulls) in [
+            ("ratelimit-limit", limit),
+            ("ratelimit-remaining", remaining),
+        ] {
+            headers.insert(name, format!("{pulls};w=21600").parse().unwrap());
+        }
+    }
     if let Some(link) = link {
         headers.insert(LINK, link.parse().unwrap());
     }

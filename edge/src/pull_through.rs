@@ -1,0 +1,227 @@
+//! What an edge is without its ports: the cache, and everything that fills it and answers from it.
+//!
+//! [`PullThrough::build`] is the composition root, the only place that sees all parts. An edge serves clients with it; an
+//! origin has one for the upstreams that it asks for all regions, whose content so never mixes with what is hosted: it lies
+//! on the cache's own disk, and makes room for nothing but itself.
+//!
+//! Invariant: it holds nothing that cannot be fetched again.
+
+use http::{Request, Response};
+use outport_core::body::Body;
+use outport_core::clock;
+use outport_core::net::client::{BadClient, Client};
+use outport_core::store::disk;
+use outport_core::tasks::Tasks;
+use outport_core::telemetry::Metrics as Registry;
+use outport_core::upstream::{Definition, Upstream};
+
+use crate::admin::Operations;
+use crate::cache::{Cache, scrub};
+use crate::config::{PullThroughConfig, Siblings};
+use crate::download::Downloads;
+use crate::frozen::Frozen;
+use crate::metrics::{CacheMetrics, Metrics};
+use crate::names::{self, Names};
+use crate::pull::Pull;
+use crate::resolve::Resolver;
+use crate::server::Service;
+use crate::source::Origin;
+use crate::source::registries::{Asked, Hosted, Registries, Remote, Say};
+use crate::source::ring::Ring;
+use crate::source::sources::Sources;
+
+/// A cache that brings in what it lacks; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PullThrough {
+    service: Service,
+    operations: Operations,
+    pub(crate) cache: Cache,
+}
+
+/// A cache could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The cache directory cannot be used.
+    #[error("open the cache")]
+    Cache(#[from] disk::OpenError),
+    /// The names beside it cannot be used.
+    #[error("open the names of the cache")]
+    Names(#[from] names::OpenError),
+    /// The client of the origin cannot be set up.
+    #[error("set up the client of the origin")]
+    Client(#[from] BadClient),
+    /// The runtime ends already.
+    #[error("shutting down")]
+    Ending,
+}
+
+/// The file, in the cache's directory, that remembers links and tags.
+const NAMES_FILE: &str = "names.redb";
+
+// === impl PullThrough ===
+
+impl PullThrough {
+    /// Opens the cache. Its tasks run on `tasks`, and its metrics begin with `prefix`.
+    pub async fn build(
+        config: &PullThroughConfig,
+        (registry, prefix): (&Registry, &'static str),
+        tasks: &Tasks,
+    ) -> Result<Self, BuildError> {
+        let metrics = Metrics::default();
+        registry.register(|registry| metrics.register(registry.sub_registry_with_prefix(prefix)));
+        let (cache, names, frozen) = open_cache(config, tasks, metrics.cache.clone()).await?;
+        let registries = registries(config, &metrics, frozen)?;
+        let resolver = Resolver::new(
+            registries.clone(),
+            cache.clone(),
+            names,
+            tasks,
+            (
+                config.questions.manifest_bytes_max,
+                config.upstreams.absent_for,
+            ),
+        );
+        let downloads = Downloads::new(
+            sources(config, &metrics, registries)?,
+            resolver.clone(),
+            tasks.clone(),
+            config.downloads,
+            metrics.downloads.clone(),
+        );
+        let rate = config.cache.scrub_bytes_per_second;
+        let scrub = scrub::run(cache.clone(), rate, tasks.token());
+        drop(tasks.spawn("scrub", scrub));
+        drop(tasks.spawn("leftovers", downloads.clone().mind_leftovers()));
+        let pull = Pull::new(resolver.clone(), downloads);
+        Ok(Self {
+            operations: Operations::new(resolver.clone()),
+            service: Service::new(&config.name, pull, resolver, metrics.requests),
+            cache,
+        })
+    }
+
+    /// Returns who has the say about a request.
+    pub fn say(&self, request: &Request<Body>) -> Say {
+        self.service.say(request)
+    }
+
+    /// Answers a client.
+    pub async fn call(self, request: Request<Body>) -> Response<Body> {
+        self.service.call(request).await
+    }
+
+    /// Answers an operator.
+    pub async fn operate(self, request: Request<Body>) -> Response<Body> {
+        self.operations.call(request).await
+    }
+
+    /// Writes down what the cache is to remember; after its tasks have ended.
+    pub async fn close(self) {
+        self.cache.close().await;
+    }
+}
+
+/// Returns who has the say about which repository.
+fn registries(
+    config: &PullThroughConfig,
+    metrics: &Metrics,
+    frozen: Frozen,
+) -> Result<Registries, BadClient> {
+    let site = &config.origin;
+    let client = match site.urls.as_slice() {
+        [] => None,
+        urls => Some(Client::new(urls.to_vec(), site.client.clone())?),
+    };
+    let origin = Origin::new(client.clone(), config.questions, metrics.origin.clone());
+    let upstreams = &config.upstreams;
+    let mut remotes = Vec::new();
+    for definition in &upstreams.definitions {
+        remotes.push(remote(definition, client.as_ref(), config, metrics)?);
+    }
+    let hosted = Hosted {
+        origin,
+        names: site.names.clone(),
+        is_here: config.is_of_origin,
+    };
+    Ok(Registries::new(
+        hosted,
+        remotes,
+        (upstreams.default.clone(), upstreams.rules.clone()),
+        frozen,
+    ))
+}
+
+/// Returns how an upstream is asked: itself, or by way of the origin.
+fn remote(
+    definition: &Definition,
+    client: Option<&Client>,
+    config: &PullThroughConfig,
+    metrics: &Metrics,
+) -> Result<Remote, BadClient> {
+    let upstreams = &config.upstreams;
+    let metrics = metrics.of_upstream(&definition.name);
+    // With a breaker of its own: that an upstream is away does not make the origin so.
+    let by_origin = client.map(|client| {
+        let client = Some(client.clone());
+        Origin::new(client, upstreams.questions, metrics.clone())
+    });
+    let upstream = Upstream::new(definition.clone(), upstreams.client.clone())?;
+    let itself = Origin::upstream(upstream, upstreams.questions, metrics);
+    let of = |asked| match (asked, &by_origin) {
+        (Asked::Origin, Some(by_origin)) => by_origin.clone(),
+        _ => itself.clone(),
+    };
+    Ok(Remote {
+        definition: definition.clone(),
+        names: of(upstreams.names_from),
+        blobs: of(upstreams.blobs_from),
+    })
+}
+
+/// Returns where blobs come from.
+fn sources(
+    config: &PullThroughConfig,
+    metrics: &Metrics,
+    registries: Registries,
+) -> Result<Sources, BadClient> {
+    let Siblings {
+        sites,
+        client,
+        questions,
+        overtake_after,
+    } = &config.siblings;
+    let mut siblings = Vec::new();
+    for site in sites {
+        let client = Client::new(vec![site.url.clone()], client.clone())?;
+        let metrics = metrics.origin.of_sibling();
+        siblings.push(Origin::new(Some(client), *questions, metrics));
+    }
+    let names = sites.iter().map(|site| site.name.clone()).collect();
+    let ring = Ring::new(config.name.clone(), names);
+    Ok(Sources::new(registries, ring, siblings, *overtake_after))
+}
+
+async fn open_cache(
+    config: &PullThroughConfig,
+    tasks: &Tasks,
+    metrics: CacheMetrics,
+) -> Result<(Cache, Names, Frozen), BuildError> {
+    let (path, names, cache) = (config.cache_path.clone(), config.names, config.cache);
+    let opened = tokio::task::spawn_blocking(move || {
+        let failed = |source| disk::OpenError::Io {
+            path: path.clone(),
+            source,
+        };
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        // First: it also keeps a second edge out of the directory.
+        let (names, writer) = Names::open(&path.join(NAMES_FILE), names)?;
+        let cache = Cache::open(&path, cache, names.clone(), metrics)?;
+        let frozen = Frozen::open(&path).map_err(failed)?;
+        Ok::<_, BuildError>((cache, names, frozen, writer))
+    });
+    let (cache, names, frozen, writer) = opened.await.or(Err(BuildError::Ending))??;
+    drop(tasks.spawn("names", writer.run(tasks.clone())));
+    let tending = cache.clone().tend(clock::now(), tasks.token());
+    drop(tasks.spawn("cache", tending));
+    Ok((cache, names, frozen))
+}

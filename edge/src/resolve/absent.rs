@@ -1,0 +1,59 @@
+//! What upstreams said, a moment ago, that they do not have.
+//!
+//! Invariants: only what an upstream itself denied is in here, for seconds, by the repository that it was asked of: so what
+//! one credential does not show is not hidden from another. What is hosted is never: it may be pushed at any moment,
+//! anywhere.
+
+use std::time::Duration;
+
+use moka::sync::Cache;
+use outport_core::oci::digest::Digest;
+use outport_core::oci::reference::{Reference, RepoName};
+
+/// Remembers what is not there; cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Absent(Option<Cache<(RepoName, Name), ()>>);
+
+/// What a repository does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Name {
+    /// A manifest.
+    Manifest(Reference),
+    /// A blob.
+    Blob(Digest),
+}
+
+/// How much is remembered.
+const NAMES_MAX: u64 = 10_000;
+
+// === impl Absent ===
+
+impl Absent {
+    /// Remembers for so long; nothing when that is no time.
+    pub(super) fn new(remember_for: Duration) -> Self {
+        let remember = || {
+            Cache::builder()
+                .max_capacity(NAMES_MAX)
+                .time_to_live(remember_for)
+                .build()
+        };
+        Self((!remember_for.is_zero()).then(remember))
+    }
+
+    pub(super) fn has(&self, repo: &RepoName, name: Name) -> bool {
+        let known = self.0.as_ref();
+        known.is_some_and(|known| known.contains_key(&(repo.clone(), name)))
+    }
+
+    pub(super) fn put(&self, repo: &RepoName, name: Name) {
+        if let Some(known) = &self.0 {
+            known.insert((repo.clone(), name), ());
+        }
+    }
+
+    pub(super) fn drop(&self, repo: &RepoName, name: Name) {
+        if let Some(known) = &self.0 {
+            known.invalidate(&(repo.clone(), name));
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Edges that ask upstreams by way of the origin.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use outport_core::config::Sources;
+use outport_core::net::serve::{self, Server};
+use outport_core::tasks::Tasks;
+use outport_core::telemetry::Metrics;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::origin::TASKS;
+use super::upstreams::manifest;
+use super::upstreams::scripted::{Behaviour, ScriptedUpstream};
+use super::{RunningEdge, content, sha256};
+use crate::config::PullThroughConfig;
+use crate::pull_through::PullThrough;
+
+/// What an origin has for upstreams, on a port of its own.
+struct Through {
+    address: SocketAddr,
+    down: CancellationToken,
+    _cache: TempDir,
+}
+
+impl Through {
+    async fn start(upstream: &ScriptedUpstream) -> Self {
+        let cache = TempDir::new().unwrap();
+        let set = [
+            format!("cache.path={}", cache.path().display()),
+            "upstream.0.name=hub".to_owned(),
+            format!("upstream.0.url=http://{}", upstream.address),
+            "upstreams.min_rest=1ms".to_owned(),
+            "upstreams.max_rest=1ms".to_owned(),
+        ];
+        let sources = Sources {
+            file: None,
+            env: &[],
+            set: &set,
+            read_file: &|path| std::fs::read_to_string(path),
+        };
+        let read = outport_core::config::read(sources, |section| {
+            PullThroughConfig::read_of_origin(section, "origin".to_owned())
+        });
+        let config = read.unwrap().config;
+        let metrics = Metrics::new();
+        let built = PullThrough::build(&config, (&metrics, "origin"), &Tasks::new()).await;
+        let pulls = built.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let down = CancellationToken::new();
+        let server = Server::new("origin", serve::Config::default(), &metrics);
+        let end = down.clone();
+        drop(TASKS.spawn("origin", async move {
+            let call = move |mut request: http::Request<_>| {
+                request.headers_mut().remove(crate::source::OUTPORT_HOPS);
+                pulls.clone().call(request)
+            };
+            server.run(listener, call, end).await;
+        }));
+        Self {
+            address,
+            down,
+            _cache: cache,
+        }
+    }
+
+    async fn edge(&self, cache: &Path, set: &[&str]) -> RunningEdge {
+        let all = [
+            &[
+                "upstream.0.name=hub",
+                // Nobody is there.
+                "upstream.0.url=http://127.0.0.1:1",
+                "upstreams.min_rest=1ms",
+                "upstreams.max_rest=1ms",
+            ],
+            set,
+        ];
+        RunningEdge::start(cache, self.address, &all.concat()).await
+    }
+}
+
+impl Drop for Through {
+    fn drop(&mut self) {
+        self.down.cancel();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_pulls_by_four_edges_cost_the_upstream_one() {
+    const PULLS: usize = 1000;
+    let upstream = ScriptedUpstream::start().await;
+    upstream.ask_for_tokens(None);
+    let (index, child) = (manifest("index"), manifest("child"));
+    upstream.put_manifest("org/app", "latest", &index);
+    upstream.put_manifest("org/app", "child", &child);
+    let blobs: Vec<Bytes> = (0..3).map(|seed| content(100_000, seed)).collect();
+    for blob in &blobs {
+        upstream.put_blob("org/app", blob);
+    }
+    let origin = Through::start(&upstream).await;
+    let caches: Vec<_> = (0..4).map(|_| TempDir::new().unwrap()).collect();
+    let mut edges = Vec::new();
+    for cache in &caches {
+        edges.push(origin.edge(cache.path(), &[]).await);
+    }
+    let pull = async |edge: &RunningEdge| {
+        let get = async |path: String, expected: &Bytes| {
+            let answer = edge.get(&format!("/v2/hub/org/app/{path}")).await;
+            assert_eq!(answer.body.as_ref(), Some(expected), "{path}");
+        };
+        get("manifests/latest".to_owned(), &index).await;
+        get(format!("manifests/{}", sha256(&child)), &child).await;
+        for blob in &blobs {
+            get(format!("blobs/{}", sha256(blob)), blob).await;
+        }
+    };
+    // As many at a time as there are file descriptors for.
+    for begin in (0..PULLS).step_by(250) {
+        let edges = &edges;
+        join_all((begin..begin + 250).map(|number| pull(&edges[number % 4]))).await;
+    }
+    assert_eq!(upstream.counted_let_in("/manifests/latest"), 1);
+    let by_digest = format!("/manifests/{}", sha256(&child));
+    assert_eq!(upstream.counted_let_in(&by_digest), 1);
+    assert_eq!(upstream.counted_let_in("/blobs/"), blobs.len());
+    assert_eq!(upstream.count("GET", "/token"), 1);
+    for edge in edges {
+        edge.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn edges_agree_on_where_a_tag_points_and_go_on_without_either() {
+    let upstream = ScriptedUpstream::start().await;
+    let image = manifest("a");
+    upstream.put_manifest("org/app", "1", &image);
+    let origin = Through::start(&upstream).await;
+    let path = "/v2/hub/org/app/manifests/1";
+    let caches = [(); 2].map(|()| TempDir::new().unwrap());
+    let set = ["upstreams.tags_fresh_for=0s"];
+    let first = origin.edge(caches[0].path(), &set).await;
+    let second = origin.edge(caches[1].path(), &set).await;
+    first.get(path).await.is(200, &image, "fwd=miss");
+    // It moves, and all see what the first was told, until the origin asks again.
+    upstream.put_manifest("org/app", "1", &manifest("b"));
+    for edge in [&first, &second] {
+        assert_eq!(edge.get(path).await.body, Some(image.clone()));
+    }
+    upstream.behave(Behaviour::Status(503));
+    for _ in 0..5 {
+        assert_eq!(first.get("/v2/hub/org/app/manifests/2").await.status, 503);
+    }
+    assert_eq!(first.get(path).await.body, Some(image.clone()));
+    drop(origin);
+    let gone = async {
+        loop {
+            let answer = first.get(path).await;
+            assert_eq!(answer.body, Some(image.clone()));
+            if answer.headers.contains_key("warning") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(super::PATIENCE, gone).await.unwrap();
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn blobs_may_come_from_the_upstream_itself() {
+    let upstream = ScriptedUpstream::start().await;
+    let (image, blob) = (manifest("a"), content(100_000, 1));
+    upstream.put_manifest("org/app", "1", &image);
+    upstream.put_blob("org/app", &blob);
+    let names_only = ScriptedUpstream::start().await;
+    names_only.put_manifest("org/app", "1", &image);
+    let origin = Through::start(&names_only).await;
+    let cache = TempDir::new().unwrap();
+    let url = format!("upstream.0.url=http://{}", upstream.address);
+    let edge = origin
+        .edge(cache.path(), &[&url, "upstreams.blobs_from=upstream"])
+        .await;
+    let path = "/v2/hub/org/app/manifests/1";
+    edge.get(path).await.is(200, &image, "fwd=miss");
+    let blob_path = format!("/v2/hub/org/app/blobs/{}", sha256(&blob));
+    edge.get(&blob_path).await.is(200, &blob, "fwd=miss");
+    assert_eq!(names_only.seen("/blobs/").len(), 0);
+    assert_eq!(upstream.seen("/manifests/").len(), 0);
+    edge.stop().await;
+}
