@@ -102,6 +102,19 @@ struct Known {
     written: Option<Instant>,
 }
 
+/// A list of an upstream's, when it was last asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// When that was.
+    pub asked: SystemTime,
+    /// What its content hashes to; none when there was none.
+    pub content: Option<Digest>,
+    /// Where it goes on, as a `Link`.
+    pub next: Option<String>,
+    /// By what it was filtered.
+    pub filters: Option<String>,
+}
+
 /// Writes changes down; to be run as a task.
 #[derive(Debug)]
 pub struct NamesWriter {
@@ -281,6 +294,17 @@ impl Names {
             self.0.tags.insert((repo.clone(), tag.clone()), None);
         });
         self.apply(Change::DropTag(repo.clone(), tag.clone())).await;
+    }
+
+    /// Returns a list as it was when it was last asked for, by path and query.
+    pub async fn list(&self, path: &str) -> Option<Listed> {
+        let (file, path) = (Arc::clone(&self.0.file), path.to_owned());
+        blocking(move || file.list(&path)).await?
+    }
+
+    /// Remembers a list.
+    pub fn put_list(&self, path: &str, listed: Listed) {
+        self.queue(Change::PutList(path.to_owned(), listed));
     }
 
     /// Writes a change down some time; when too many wait it is left out, and asked for again after a restart.

@@ -13,6 +13,7 @@
 //! Failure: silence of the origin is never taken for a no. Cancellation: a question outlives who asked it.
 
 mod absent;
+pub mod lists;
 
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use crate::source::freshness::{Good, Policy};
 use crate::source::registries::Registries;
 use crate::source::{Manifest, ManifestAnswer, Origin, OriginError};
 use absent::{Absent, Name};
+use lists::List;
 
 /// Resolves names; cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,6 +41,7 @@ pub struct Resolver {
     names: Names,
     manifests: Coalesce<(RepoName, Reference), Result<Resolved, OriginError>>,
     links: Coalesce<LinkKey, Result<Link, OriginError>>,
+    lists: Coalesce<String, Result<Option<List>, OriginError>>,
     absent: Absent,
     /// The largest manifest that is kept, in bytes.
     manifest_bytes_max: u64,
@@ -81,6 +84,7 @@ impl Resolver {
             names,
             manifests: Coalesce::new(tasks.clone()),
             links: Coalesce::new(tasks.clone()),
+            lists: Coalesce::new(tasks.clone()),
             absent: Absent::new(absent_for),
             manifest_bytes_max,
         }

@@ -184,10 +184,8 @@ impl Service {
             Route::ListTags { repository, .. } | Route::ListReferrers { repository, .. }
                 if self.0.resolver.registries().upstream(repository).is_some() =>
             {
-                let upstream = self.0.resolver.registries().of(repository);
                 let query = request.uri().query().unwrap_or_default();
-                let response = Box::pin(listing(upstream, route, query)).await?;
-                Ok((response, Served::Passed))
+                Box::pin(listing(&self.0.resolver, route, query)).await
             }
             _ => {
                 let forwarding = forward(&self.0.resolver, route, hops, request);

@@ -16,7 +16,7 @@ use redb::{
     ReadableTableMetadata as _, Table, TableDefinition,
 };
 
-use super::{Link, LinkKey, LinkKind, NamesConfig};
+use super::{Link, LinkKey, LinkKind, Listed, NamesConfig};
 
 /// The names file could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,7 @@ pub(super) enum Change {
     Forget(Vec<Digest>),
     PutTag(RepoName, Tag, Digest, SystemTime),
     DropTag(RepoName, Tag),
+    PutList(String, Listed),
 }
 
 #[derive(Debug)]
@@ -68,6 +69,7 @@ type Rows<'a> = Table<'a, &'static [u8], &'static [u8]>;
 
 const LINKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("links");
 const TAGS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("tags");
+const LISTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lists");
 const FORMAT: TableDefinition<'_, (), u64> = TableDefinition::new("format");
 
 /// What this version writes; a file that says otherwise is replaced.
@@ -125,6 +127,11 @@ impl NamesFile {
         })
     }
 
+    /// Returns a list, by the path and query that it was asked for with.
+    pub(super) fn list(&self, path: &str) -> Option<Listed> {
+        self.read(LISTS, &list_row(path), parse_list)
+    }
+
     /// Applies changes in their order; what is read afterwards shows them.
     pub(super) fn apply(&self, changes: &[Change]) -> Result<(), redb::Error> {
         let mut transaction = self.database.begin_write()?;
@@ -132,11 +139,13 @@ impl NamesFile {
         {
             let mut links = transaction.open_table(LINKS)?;
             let mut tags = transaction.open_table(TAGS)?;
+            let mut lists = transaction.open_table(LISTS)?;
             for change in changes {
-                apply(change, &mut links, &mut tags)?;
+                apply(change, &mut links, (&mut tags, &mut lists))?;
             }
             self.prune(&mut links)?;
             self.prune(&mut tags)?;
+            self.prune(&mut lists)?;
         }
         Ok(transaction.commit()?)
     }
@@ -192,12 +201,17 @@ fn open_database(path: &Path, config: NamesConfig) -> Result<Database, redb::Err
         format.insert((), FORMAT_VERSION)?;
         transaction.open_table(LINKS)?;
         transaction.open_table(TAGS)?;
+        transaction.open_table(LISTS)?;
     }
     transaction.commit()?;
     Ok(database)
 }
 
-fn apply(change: &Change, links: &mut Rows<'_>, tags: &mut Rows<'_>) -> Result<(), redb::Error> {
+fn apply(
+    change: &Change,
+    links: &mut Rows<'_>,
+    (tags, lists): (&mut Rows<'_>, &mut Rows<'_>),
+) -> Result<(), redb::Error> {
     match change {
         Change::PutLink(key, link) => {
             let mut value = link.size.to_be_bytes().to_vec();
@@ -216,16 +230,53 @@ fn apply(change: &Change, links: &mut Rows<'_>, tags: &mut Rows<'_>) -> Result<(
             }
         }
         Change::PutTag(repo, tag, digest, asked) => {
-            let asked = asked.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let mut value = asked.as_secs().to_be_bytes().to_vec();
+            let mut value = seconds(*asked).to_vec();
             value.extend_from_slice(digest.to_string().as_bytes());
             tags.insert(&*tag_row(repo, tag), &*value)?;
         }
         Change::DropTag(repo, tag) => {
             tags.remove(&*tag_row(repo, tag))?;
         }
+        Change::PutList(path, listed) => {
+            lists.insert(&*list_row(path), &*list_value(listed))?;
+        }
     }
     Ok(())
+}
+
+/// Returns a time as it is written: in seconds.
+fn seconds(time: SystemTime) -> [u8; 8] {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs().to_be_bytes()
+}
+
+/// Returns a list as it is written: its time, then a line for each of the others.
+fn list_value(listed: &Listed) -> Vec<u8> {
+    let content = listed.content.map(|digest| digest.to_string());
+    let lines = [
+        content.as_ref(),
+        listed.next.as_ref(),
+        listed.filters.as_ref(),
+    ];
+    let lines = lines.map(|line| line.map_or("", String::as_str)).join("\n");
+    [&seconds(listed.asked)[..], lines.as_bytes()].concat()
+}
+
+fn parse_list(value: &[u8]) -> Option<Listed> {
+    let (seconds, lines) = value.split_first_chunk()?;
+    let seconds = Duration::from_secs(u64::from_be_bytes(*seconds));
+    let lines: Vec<_> = str::from_utf8(lines).ok()?.split('\n').collect();
+    let [content, next, filters] = lines.try_into().ok()?;
+    let given = |line: &str| (!line.is_empty()).then(|| line.to_owned());
+    Some(Listed {
+        asked: UNIX_EPOCH.checked_add(seconds)?,
+        content: match content {
+            "" => None,
+            content => Some(content.parse().ok()?),
+        },
+        next: given(next),
+        filters: given(filters),
+    })
 }
 
 fn digest_prefix(digest: &Digest) -> Vec<u8> {
@@ -254,4 +305,8 @@ fn tag_row(repo: &RepoName, tag: &Tag) -> Vec<u8> {
         .digest(format!("{repo}:{tag}").as_bytes())
         .output()
         .to_vec()
+}
+
+fn list_row(path: &str) -> Vec<u8> {
+    Algorithm::Sha256.digest(path.as_bytes()).output().to_vec()
 }

@@ -125,3 +125,36 @@ async fn the_less_is_left_of_a_quota_the_less_is_asked() {
     }
     rig.edge.stop().await;
 }
+
+#[tokio::test]
+async fn lists_that_were_asked_for_are_there_without_the_upstream() {
+    let rig = Rig::new(&[]).await;
+    let list = bytes::Bytes::from_static(b"{\"name\":\"org/app\",\"tags\":[\"1\"]}");
+    let link = "</v2/org/app/tags/list?next=x>; rel=\"next\"";
+    rig.upstream.put_list("/v2/org/app/tags/list", &list, link);
+    let (path, other) = (
+        "/v2/hub/org/app/tags/list?n=1",
+        "/v2/hub/org/app/tags/list?n=2",
+    );
+    // What cosign asks first, of a registry that knows no referrers.
+    let referrers = format!("/v2/hub/org/app/referrers/{}", sha256(b"a"));
+    rig.edge.get(path).await.is(200, &list, "fwd=bypass");
+    assert_eq!(rig.edge.get(&referrers).await.status, 404);
+    rig.edge.settle().await;
+    // Also after a restart.
+    let mut rig = rig;
+    for behaviour in [Behaviour::Status(503), Behaviour::Silent] {
+        rig.upstream.behave(behaviour);
+        rig = rig.restart(&[]).await;
+        let answer = rig.edge.get(path).await;
+        answer.is(200, &list, STALE);
+        let expected = "</v2/hub/org/app/tags/list?next=x>; rel=\"next\"";
+        assert_eq!(answer.headers["link"], expected);
+        assert!(answer.headers.contains_key("warning"));
+        assert_eq!(rig.edge.get(&referrers).await.status, 404);
+        assert_eq!(rig.edge.get(other).await.status, 503);
+    }
+    let rig = rig.restart(&["upstreams.stale_if_error=0s"]).await;
+    assert_eq!(rig.edge.get(path).await.status, 503);
+    rig.edge.stop().await;
+}
