@@ -14,6 +14,7 @@ mod pulls;
 mod rot;
 mod siblings;
 mod through_origin;
+mod unreachable;
 mod upstreams;
 
 use std::net::SocketAddr;

@@ -193,3 +193,44 @@ async fn blobs_may_come_from_the_upstream_itself() {
     assert_eq!(upstream.seen("/manifests/").len(), 0);
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn a_layer_of_an_upstream_enters_a_region_once() {
+    let upstream = ScriptedUpstream::start().await;
+    let blob = content(300_000, 1);
+    upstream.put_blob("org/app", &blob);
+    let listeners = [
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    ];
+    let addresses = [0, 1].map(|own: usize| listeners[own].local_addr().unwrap());
+    let caches = [(); 2].map(|()| TempDir::new().unwrap());
+    let mut edges = Vec::new();
+    for (own, listener) in listeners.into_iter().enumerate() {
+        let set = [
+            format!("name=node-{own}"),
+            format!("sibling.0.name=node-{}", 1 - own),
+            format!("sibling.0.url=http://{}", addresses[1 - own]),
+            "siblings.overtake_after=1m".to_owned(),
+            "origin.urls=[]".to_owned(),
+            "upstream.0.name=hub".to_owned(),
+            format!("upstream.0.url=http://{}", upstream.address),
+        ];
+        let set: Vec<_> = set.iter().map(String::as_str).collect();
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+        edges.push(RunningEdge::start_on(listener, caches[own].path(), nobody, &set).await);
+    }
+    let path = format!("/v2/hub/org/app/blobs/{}", sha256(&blob));
+    for edge in &edges {
+        let answer = edge.get(&path).await;
+        assert_eq!(
+            (answer.status, answer.body),
+            (200.try_into().unwrap(), Some(blob.clone()))
+        );
+        edge.settle().await;
+    }
+    assert_eq!(upstream.count("GET", "/blobs/"), 1);
+    for edge in edges {
+        edge.stop().await;
+    }
+}

@@ -14,10 +14,10 @@ use self::scripted::{Behaviour, ScriptedUpstream};
 use super::{Answer, RunningEdge, content, sha256};
 
 /// How long a client that is answered from what is here may wait (PROMISES C1).
-const STALE_MAX: Duration = Duration::from_millis(300);
+pub(super) const STALE_MAX: Duration = Duration::from_millis(300);
 
 /// How long one that cannot be answered may (PROMISES A7).
-const UNAVAILABLE_MAX: Duration = Duration::from_secs(2);
+pub(super) const UNAVAILABLE_MAX: Duration = Duration::from_secs(2);
 
 const USER: [&str; 2] = ["upstream.0.username=user", "upstream.0.password=secret"];
 
@@ -67,7 +67,7 @@ impl Rig {
         }
     }
 
-    async fn timed(&self, path: &str) -> (Answer, Duration) {
+    pub(super) async fn timed(&self, path: &str) -> (Answer, Duration) {
         let began = Instant::now();
         let answer = self.edge.get(path).await;
         (answer, began.elapsed())
