@@ -179,11 +179,13 @@ impl Body {
                 return Err(too_large);
             }
             if hint.exact() == Some(bytes.len() as u64) {
-                // The common small body comes in one piece: it is passed on as it is.
-                return match stream.try_next().await.map_err(CollectError::Broken)? {
-                    None => Ok(bytes),
-                    Some(_) => Err(too_large),
-                };
+                // The common small body comes in one piece: it is passed on as it is. In HTTP/2 an empty one may end it.
+                while let Some(rest) = stream.try_next().await.map_err(CollectError::Broken)? {
+                    if !rest.is_empty() {
+                        return Err(too_large);
+                    }
+                }
+                return Ok(bytes);
             }
             collected.extend_from_slice(&bytes);
         }

@@ -23,6 +23,7 @@ pub mod s3;
 pub mod sqlite;
 pub mod strace;
 pub mod tmpfs;
+pub mod tokens;
 
 pub mod attack;
 pub mod client;

@@ -12,7 +12,7 @@ const HUB: &str = "docker.io";
 
 #[tokio::test]
 async fn an_origin_asks_for_all_its_edges() {
-    let mut upstream = ForeignRegistry::start();
+    let mut upstream = ForeignRegistry::start_with_tokens();
     let sets = upstream.sets(HUB).into_iter();
     let origin = sets.fold(Origin::builder(), OriginBuilder::set);
     // So that each pull finds out whether the upstream is there.
@@ -47,6 +47,8 @@ async fn an_origin_asks_for_all_its_edges() {
         }
     };
     pull("cold");
+    // However many asked, and for however much.
+    assert_eq!(upstream.granted("repository:library/wheels:pull"), 1);
     // The origin is a registry of its upstreams by itself.
     let own = format!("{}/{HUB}/library/wheels:1", origin.address());
     assert_eq!(format!("sha256:{}", tools.podman_pull("own", &own)), id);
