@@ -20,6 +20,7 @@ use outport_core::oci::route::{Fetch, Route, Routed};
 use tokio::task::spawn_blocking;
 
 use crate::resolve::Resolver;
+use crate::resolve::hosted::Whose;
 
 /// Answers operators; cheap to clone.
 #[derive(Clone, Debug)]
@@ -56,11 +57,12 @@ impl Operations {
     async fn answer(&self, method: &Method, uri: &Uri) -> Result<Response<Body>, ApiError> {
         match (uri.path(), method) {
             ("/pins", &Method::GET) => Ok(list(&self.resolver.cache().pins())),
-            ("/pins", &Method::POST) => self.pin(&self.image(uri)?).await,
-            ("/pins", &Method::DELETE) => self.unpin(&self.image(uri)?).await,
+            ("/pins", &Method::POST) => self.pin(&self.image(uri).await?).await,
+            ("/pins", &Method::DELETE) => self.unpin(&self.image(uri).await?).await,
             ("/purge", &Method::POST) => {
-                let Image { repo, reference } = self.image(uri)?;
-                self.resolver.forget_manifest(&repo, &reference).await;
+                for Image { repo, reference } in self.images(uri)? {
+                    self.resolver.forget_manifest(&repo, &reference).await;
+                }
                 Ok(done())
             }
             ("/frozen", &Method::GET) => {
@@ -76,8 +78,8 @@ impl Operations {
         }
     }
 
-    /// Returns the image that a request is about, called as it is here.
-    fn image(&self, uri: &Uri) -> Result<Image, ApiError> {
+    /// Returns the images that a request may be about, called as they are here.
+    fn images(&self, uri: &Uri) -> Result<Vec<Image>, ApiError> {
         let query = uri.query().unwrap_or_default().as_bytes();
         let mut parameters = form_urlencoded::parse(query);
         let image = parameters.find(|(key, _)| key == "image");
@@ -99,13 +101,31 @@ impl Operations {
             ns: None,
         };
         let addressed = self.resolver.registries().address(routed, None)?;
-        match addressed.route {
+        let meant = [Some(addressed.route), addressed.otherwise];
+        let images = meant.into_iter().flatten().map(|route| match route {
             Route::FetchManifest {
                 repository: repo,
                 reference,
                 ..
             } => Ok(Image { repo, reference }),
             _ => Err(ErrorCode::NameInvalid.into()),
+        });
+        images.collect()
+    }
+
+    /// Returns the image that is here, or is to be asked for: of two, the default upstream's when the origin does not know it.
+    async fn image(&self, uri: &Uri) -> Result<Image, ApiError> {
+        let mut images = self.images(uri)?.into_iter();
+        match (images.next(), images.next()) {
+            (Some(hosted), Some(upstreams)) => {
+                let there = self.resolver.registries().of(&upstreams.repo);
+                match self.resolver.whose(&hosted.repo, there).await {
+                    Whose::Hosted | Whose::Unknown => Ok(hosted),
+                    Whose::Upstream | Whose::UpstreamLately => Ok(upstreams),
+                }
+            }
+            (Some(image), _) => Ok(image),
+            (None, _) => Err(ErrorCode::NameInvalid.into()),
         }
     }
 

@@ -134,12 +134,21 @@ impl Config {
 
     /// Takes the keys of an edge.
     pub fn read(section: &mut Section<'_>) -> Self {
+        Self::read_all(section, false)
+    }
+
+    /// Takes the keys of an edge that has an origin beside it in its process.
+    pub fn read_beside_origin(section: &mut Section<'_>) -> Self {
+        Self::read_all(section, true)
+    }
+
+    fn read_all(section: &mut Section<'_>, is_beside_origin: bool) -> Self {
         let region = name(section, "region", "local");
         let name = name(section, "name", "edge-1");
         let listen = section.take("listen", loopback(5000));
         let admin_listen = section.take("admin_listen", loopback(5100));
         let tls = section.section("tls", tls);
-        let pulls = PullThroughConfig::read(section, name);
+        let pulls = PullThroughConfig::read(section, name, is_beside_origin);
         let server = section.section("server", server);
         let log = section.section("log", log);
         Self {
@@ -158,10 +167,15 @@ impl Config {
 
 impl PullThroughConfig {
     /// Takes the keys of an edge called `name`.
-    fn read(section: &mut Section<'_>, name: String) -> Self {
+    fn read(section: &mut Section<'_>, name: String, is_beside_origin: bool) -> Self {
         let (origin, questions) =
             section.section("origin", |section| (origin(section), questions(section)));
         let siblings = siblings(section, &name, (&origin.client, questions));
+        let origin_is = match (origin.urls.is_empty(), is_beside_origin) {
+            (false, _) => upstreams::OriginIs::Elsewhere,
+            (true, true) => upstreams::OriginIs::Beside,
+            (true, false) => upstreams::OriginIs::Nowhere,
+        };
         let (cache_path, cache, names) = disk(section, "data/edge");
         Self {
             name,
@@ -169,7 +183,7 @@ impl PullThroughConfig {
             cache_path,
             cache,
             names,
-            upstreams: upstreams::read(section, Some(!origin.urls.is_empty())),
+            upstreams: upstreams::read(section, Some(origin_is)),
             downloads: section.section("downloads", downloads),
             origin,
             questions,

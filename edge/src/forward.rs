@@ -79,7 +79,7 @@ async fn push_manifest(
     if !response.status().is_success() {
         return Ok(response);
     }
-    resolver.registries().note_hosted(repo);
+    resolver.note_hosted(repo);
     let is_set = |tag: &Tag| pushed::is_set(response.headers(), tag.as_str());
     match passing.taken(&response) {
         Some(manifest) if more_tags.iter().all(is_set) => {

@@ -161,11 +161,13 @@ pub enum Outcome {
 // === impl Metrics ===
 
 impl Metrics {
-    /// Registers everything.
-    pub fn register(&self, registry: &mut Registry) {
+    /// Registers everything but what is of an origin where this is one.
+    pub fn register(&self, registry: &mut Registry, is_of_origin: bool) {
         self.requests.register(registry);
         self.cache.register(registry);
-        self.origin.register(registry);
+        if !is_of_origin {
+            self.origin.register(registry);
+        }
         self.upstreams.register(registry);
         self.downloads.register(registry);
     }

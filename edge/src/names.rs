@@ -13,6 +13,7 @@
 
 mod fence;
 mod file;
+mod unhosted;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ use fence::Fences;
 pub use fence::Moment;
 pub use file::OpenError;
 use file::{Change, NamesFile};
+use unhosted::Known as KnownRepository;
+pub use unhosted::Said;
 
 /// Remembers links and tags; cheap to clone.
 #[derive(Clone, Debug)]
@@ -83,10 +86,12 @@ pub struct Pointed {
     pub digest: Digest,
     /// When the origin was asked, or told, that it does.
     pub asked: Asked,
+    /// How long before that it was so: an origin may have an upstream's answer from before.
+    pub age_then: Duration,
 }
 
 /// When something was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub enum Asked {
     /// Since the start.
     At(Instant),
@@ -109,7 +114,7 @@ pub struct Listed {
     pub asked: SystemTime,
     /// What its content hashes to; none when there was none.
     pub content: Option<Digest>,
-    /// Where it goes on, as a `Link`.
+    /// The query with which it goes on.
     pub next: Option<String>,
     /// By what it was filtered.
     pub filters: Option<String>,
@@ -127,6 +132,7 @@ struct Inner {
     /// None: dropped, and not yet so in the file.
     links: Cache<LinkKey, Option<Link>>,
     tags: Cache<(RepoName, Tag), Option<Known>>,
+    repositories: Cache<RepoName, KnownRepository>,
     /// Those of links count by repository: who asks for a tag does not know yet which digest it is going to hear of.
     link_fences: Fences,
     tag_fences: Fences,
@@ -162,6 +168,7 @@ impl Names {
         let names = Self(Arc::new(Inner {
             links: Cache::new(config.entries_in_memory),
             tags: Cache::new(config.entries_in_memory),
+            repositories: Cache::new(config.entries_in_memory),
             link_fences: Fences::new(),
             tag_fences: Fences::new(),
             file: Arc::clone(&file),
@@ -194,6 +201,11 @@ impl Names {
     /// Returns what to remember a tag by, before the origin is asked for it.
     pub fn moment_of_tag(&self, repo: &RepoName, tag: &Tag) -> Moment {
         self.0.tag_fences.moment(&(repo, tag))
+    }
+
+    /// Whether a tag was neither dropped nor moved since.
+    pub fn has_kept_tag_since(&self, moment: Moment) -> bool {
+        self.0.tag_fences.is_unchanged(moment)
     }
 
     /// Whether no link of the repository was dropped since.
@@ -239,6 +251,7 @@ impl Names {
             pointed: Pointed {
                 digest,
                 asked: Asked::Before(asked),
+                age_then: Duration::ZERO,
             },
             written: None,
         };
@@ -285,6 +298,7 @@ impl Names {
         };
         self.0.tags.insert(key.clone(), Some(known));
         let asked = pointed.asked.time();
+        let asked = asked.checked_sub(pointed.age_then).unwrap_or(asked);
         self.queue(Change::PutTag(key.0, key.1, pointed.digest, asked));
     }
 
@@ -327,6 +341,15 @@ impl Names {
         if self.0.changes.send(queued).await.is_ok() {
             receiver.await.ok();
         }
+    }
+}
+
+// === impl Pointed ===
+
+impl Pointed {
+    /// Returns how long ago it was so.
+    pub fn age(&self) -> Duration {
+        self.asked.elapsed() + self.age_then
     }
 }
 
@@ -478,6 +501,7 @@ mod tests {
         let pointed = Pointed {
             digest,
             asked: Asked::At(Instant::now()),
+            age_then: Duration::from_secs(7),
         };
         assert!(opened.names.put_tag(&repo, &tag, pointed, moment));
         assert_eq!(opened.names.tag_in_memory(&repo, &tag), Some(pointed));
@@ -497,7 +521,8 @@ mod tests {
         let pointed = opened.names.tag(&repo, &tag).await.unwrap();
         assert_eq!(pointed.digest, digest);
         assert_eq!(pointed.asked.elapsed_since_start(), None);
-        assert!(pointed.asked.elapsed() < Duration::from_mins(1));
+        let age = pointed.age().as_secs();
+        assert!((7..60).contains(&age), "{age}");
         opened.names.drop_tag(&repo, &tag).await;
         opened.names.forget(vec![digest]);
         opened.close().await;

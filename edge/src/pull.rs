@@ -81,11 +81,22 @@ impl Pull {
         fetch: Fetch,
         headers: &HeaderMap,
     ) -> Answer {
+        let resolved = self.resolver.manifest(repo, reference).await?;
+        Ok(self.resolved(resolved, fetch, headers))
+    }
+
+    /// Answers with a manifest.
+    pub fn resolved(
+        &self,
+        resolved: Resolved,
+        fetch: Fetch,
+        headers: &HeaderMap,
+    ) -> (Response<Body>, Served) {
         let Resolved {
             manifest,
             served,
             age,
-        } = self.resolver.manifest(repo, reference).await?;
+        } = resolved;
         let bytes = manifest.content;
         let content = Content {
             digest: manifest.digest,
@@ -97,7 +108,7 @@ impl Pull {
             let age = HeaderValue::from(age.as_secs());
             response.headers_mut().insert(AGE, age);
         }
-        Ok((response, served))
+        (response, served)
     }
 
     /// Answers a request for a blob.

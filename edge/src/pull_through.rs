@@ -6,7 +6,7 @@
 //!
 //! Invariant: it holds nothing that cannot be fetched again.
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use outport_core::body::Body;
 use outport_core::clock;
 use outport_core::net::client::{BadClient, Client};
@@ -68,7 +68,10 @@ impl PullThrough {
         tasks: &Tasks,
     ) -> Result<Self, BuildError> {
         let metrics = Metrics::default();
-        registry.register(|registry| metrics.register(registry.sub_registry_with_prefix(prefix)));
+        registry.register(|registry| {
+            let registry = registry.sub_registry_with_prefix(prefix);
+            metrics.register(registry, config.is_of_origin);
+        });
         let (cache, names, frozen) = open_cache(config, tasks, metrics.cache.clone()).await?;
         let registries = registries(config, &metrics, frozen)?;
         let resolver = Resolver::new(
@@ -103,6 +106,11 @@ impl PullThrough {
     /// Returns who has the say about a request.
     pub fn say(&self, request: &Request<Body>) -> Say {
         self.service.say(request)
+    }
+
+    /// Whether a request is about a repository of the upstream of this name, and that is one.
+    pub fn asks(&self, upstream: &HeaderValue, request: &Request<Body>) -> bool {
+        self.service.asks(upstream, request)
     }
 
     /// Answers a client.
@@ -161,10 +169,10 @@ fn remote(
     let upstreams = &config.upstreams;
     let metrics = metrics.of_upstream(&definition.name);
     // With a breaker of its own: that an upstream is away does not make the origin so.
-    let by_origin = client.map(|client| {
-        let client = Some(client.clone());
-        Origin::new(client, upstreams.questions, metrics.clone())
-    });
+    let name = HeaderValue::try_from(&definition.name).ok();
+    let by_origin = client.cloned().zip(name);
+    let by_origin =
+        by_origin.map(|client| Origin::through(client, upstreams.questions, metrics.clone()));
     let upstream = Upstream::new(definition.clone(), upstreams.client.clone())?;
     let itself = Origin::upstream(upstream, upstreams.questions, metrics);
     let of = |asked| match (asked, &by_origin) {

@@ -13,7 +13,9 @@
 //! Failure: silence of the origin is never taken for a no. Cancellation: a question outlives who asked it.
 
 mod absent;
+pub mod hosted;
 pub mod lists;
+mod question;
 
 use std::time::Duration;
 
@@ -29,7 +31,7 @@ use crate::names::{Asked, Link, LinkKey, LinkKind, Moment, Names, Pointed};
 use crate::served::Served;
 use crate::source::freshness::{Good, Policy};
 use crate::source::registries::Registries;
-use crate::source::{Manifest, ManifestAnswer, Origin, OriginError};
+use crate::source::{Manifest, Origin, OriginError};
 use absent::{Absent, Name};
 use lists::List;
 
@@ -42,6 +44,7 @@ pub struct Resolver {
     manifests: Coalesce<(RepoName, Reference), Result<Resolved, OriginError>>,
     links: Coalesce<LinkKey, Result<Link, OriginError>>,
     lists: Coalesce<String, Result<Option<List>, OriginError>>,
+    hosted: Coalesce<RepoName, Result<bool, OriginError>>,
     absent: Absent,
     /// The largest manifest that is kept, in bytes.
     manifest_bytes_max: u64,
@@ -85,6 +88,7 @@ impl Resolver {
             manifests: Coalesce::new(tasks.clone()),
             links: Coalesce::new(tasks.clone()),
             lists: Coalesce::new(tasks.clone()),
+            hosted: Coalesce::new(tasks.clone()),
             absent: Absent::new(absent_for),
             manifest_bytes_max,
         }
@@ -142,7 +146,7 @@ impl Resolver {
         if let Some((tag, policy)) = tag
             && !policy.while_revalidate.is_zero()
             && let Some(pointed) = self.names.tag(repo, tag).await
-            && policy.is_of_use(pointed.asked.elapsed())
+            && policy.is_of_use(pointed.age())
             && let Some(manifest) = self.local(repo, &pointed.digest).await
         {
             // It goes on by itself from here.
@@ -201,15 +205,15 @@ impl Resolver {
             (Reference::Tag(_), Some((tag, policy))) => match policy.good {
                 Good::Forever => {
                     let pointed = self.names.tag(repo, tag).await?;
-                    (pointed.digest, Some(pointed.asked.elapsed()))
+                    (pointed.digest, Some(pointed.age()))
                 }
                 Good::For(_) => {
                     let pointed = self.names.tag_in_memory(repo, tag)?;
-                    let age = pointed.asked.elapsed_since_start()?;
-                    if !policy.good.is_after(age) {
+                    let since = pointed.asked.elapsed_since_start()?;
+                    if !policy.good.is_after(since) {
                         return None;
                     }
-                    (pointed.digest, Some(age))
+                    (pointed.digest, Some(pointed.age()))
                 }
             },
         };
@@ -223,7 +227,7 @@ impl Resolver {
     /// Returns where a tag pointed last, unless that was too long ago to be answered with.
     async fn last(&self, repo: &RepoName, tag: &Tag, policy: Policy) -> Option<Resolved> {
         let pointed = self.names.tag(repo, tag).await?;
-        if !policy.if_error.is_after(pointed.asked.elapsed()) {
+        if !policy.if_error.is_after(pointed.age()) {
             return None;
         }
         let manifest = self.local(repo, &pointed.digest).await?;
@@ -315,6 +319,7 @@ impl Resolver {
         let pointed = Pointed {
             digest: manifest.digest,
             asked: Asked::At(since),
+            age_then: Duration::ZERO,
         };
         let by_digest = Reference::Digest(manifest.digest);
         if self.learn_manifest(&repo, manifest, links).await {
@@ -372,78 +377,6 @@ impl Resolver {
         })
     }
 
-    async fn ask_manifest(
-        &self,
-        repo: &RepoName,
-        reference: &Reference,
-    ) -> Result<Resolved, OriginError> {
-        let policy = match reference {
-            Reference::Tag(tag) => Some((tag, self.registries.policy(repo, tag))),
-            Reference::Digest(_) => None,
-        };
-        // The question before this one may have been answered since this was asked.
-        if let Some(resolved) = self.fresh(repo, reference, policy).await {
-            return Ok(resolved);
-        }
-        let (since, links) = (Instant::now(), self.names.moment_of_links(repo));
-        let (known, tag) = match reference {
-            Reference::Tag(tag) => {
-                let moment = self.names.moment_of_tag(repo, tag);
-                (self.names.tag(repo, tag).await, Some((tag, moment)))
-            }
-            Reference::Digest(_) => (None, None),
-        };
-        let held = match &known {
-            Some(pointed) => self.local(repo, &pointed.digest).await,
-            None => None,
-        };
-        let last = policy.and_then(|(_, policy)| {
-            known.filter(|known| policy.if_error.is_after(known.asked.elapsed()))
-        });
-        let held_digest = held.as_ref().map(|manifest| manifest.digest);
-        let registry = self.registries.of(repo);
-        let answer = registry
-            .manifest(repo, reference, held_digest.as_ref())
-            .await;
-        let (manifest, served) = match (answer, held) {
-            (Ok(ManifestAnswer::Manifest(manifest)), _) => {
-                self.learn_manifest(repo, &manifest, links).await;
-                (manifest, Served::Miss)
-            }
-            (Ok(ManifestAnswer::Unchanged), Some(manifest)) => (manifest, Served::Revalidated),
-            (Ok(ManifestAnswer::Unchanged), None) => {
-                return Err(OriginError::Nonsense("unchanged, and nothing was known"));
-            }
-            (Err(error), held) => {
-                if error.is_silence()
-                    && let (Some(manifest), Some(last)) = (held, last)
-                {
-                    tracing::debug!(repo = %repo, reference = %reference, error = %error, "answering from the last known tag");
-                    return Ok(Resolved::at(manifest, Served::Stale, last));
-                }
-                if error.is_not_found() {
-                    self.forget_manifest(repo, reference).await;
-                    if self.registries.upstream(repo).is_some() {
-                        self.absent.put(repo, Name::Manifest(reference.clone()));
-                    }
-                }
-                return Err(error);
-            }
-        };
-        if let Some((tag, moment)) = tag {
-            let pointed = Pointed {
-                digest: manifest.digest,
-                asked: Asked::At(since),
-            };
-            self.names.put_tag(repo, tag, pointed, moment);
-        }
-        Ok(Resolved {
-            manifest,
-            served,
-            age: None,
-        })
-    }
-
     async fn ask_blob(&self, key: LinkKey) -> Result<Link, OriginError> {
         let moment = self.names.moment_of_links(&key.repo);
         let registry = self.registries.of_blobs(&key.repo);
@@ -468,7 +401,7 @@ impl Resolved {
         Self {
             manifest,
             served,
-            age: Some(pointed.asked.elapsed()),
+            age: Some(pointed.age()),
         }
     }
 }

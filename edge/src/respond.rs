@@ -106,6 +106,7 @@ impl From<AddressError> for ApiError {
         let code = match error {
             AddressError::UnknownNamespace => ErrorCode::NameUnknown,
             AddressError::Name => ErrorCode::NameInvalid,
+            AddressError::Forbidden => ErrorCode::Denied,
             AddressError::ReadOnly => ErrorCode::MethodNotAllowed,
         };
         Self::new(code).with_message(error.to_string())

@@ -3,23 +3,25 @@
 use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, HOST, HeaderName, HeaderValue, WARNING};
+use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use outport_core::body::Body;
 use outport_core::net::respond::{Note, error_response, small};
 use outport_core::oci::error::{ApiError, ErrorCode};
 use outport_core::oci::media::JSON;
-use outport_core::oci::route::Route;
+use outport_core::oci::route::{Route, Routed};
 use tokio::time::Instant;
 
 use crate::forward::forward;
-use crate::forward::listing::listing;
+use crate::forward::listing::{kept_listing, listing};
 use crate::metrics::{RequestMetrics, ServedLabel};
 use crate::pull::{Answer, Pull, Wanted};
 use crate::resolve::Resolver;
+use crate::resolve::hosted::Whose;
 use crate::respond::origin_error;
 use crate::served::Served;
-use crate::source::registries::{Addressed, Denied, Say};
+use crate::source::registries::{Addressed, Say};
 use crate::source::sources::Reach;
 use crate::source::{HOPS_MAX, OUTPORT_HOPS, OriginError};
 
@@ -64,6 +66,18 @@ impl Service {
         self.0.resolver.registries().say(routed, host(request))
     }
 
+    /// Whether a request is about a repository of the upstream of this name, and that is one.
+    pub fn asks(&self, upstream: &HeaderValue, request: &Request<Body>) -> bool {
+        let Ok(Routed { route, .. }) = Route::parse(request.method(), request.uri()) else {
+            return false;
+        };
+        let registries = self.0.resolver.registries();
+        let asked = route
+            .repository()
+            .and_then(|repo| registries.upstream(repo));
+        asked.is_some_and(|asked| asked.definition.name.as_bytes() == upstream.as_bytes())
+    }
+
     /// Answers a request.
     pub async fn call(self, request: Request<Body>) -> Response<Body> {
         let began = Instant::now();
@@ -75,6 +89,11 @@ impl Service {
         let Addressed { route, otherwise } = match addressed {
             Ok(addressed) => addressed,
             Err(error) => return self.finish(error_response(&error), "none", Served::Local),
+        };
+        // At the origin itself, which was asked before.
+        let (route, otherwise) = match otherwise {
+            Some(otherwise) if self.0.resolver.registries().is_here() => (otherwise, None),
+            otherwise => (route, otherwise),
         };
         let name = route.as_str();
         let Some(hops) = hops(request.headers()) else {
@@ -98,56 +117,58 @@ impl Service {
         self.finish(response, name, served)
     }
 
-    /// Answers for the origin, or for an upstream when the origin does not know the repository.
+    /// Answers for the origin, or for the default upstream when the origin does not know the repository.
     async fn answer_either(
         &self,
         [hosted, upstream]: [&Route; 2],
         hops: u32,
         request: Request<Body>,
     ) -> Answer {
-        // The origin was asked for the manifest that names the blob; of a blob that is here it would be asked by HEAD, and
-        // could not say what it does not know.
-        if self.is_known_blob(upstream).await && !self.is_known_blob(hosted).await {
+        let resolver = &self.0.resolver;
+        let (Some(repo), Some(there)) = (hosted.repository(), upstream.repository()) else {
+            return self.answer(hosted, hops, request).await;
+        };
+        // The origin was asked for the name that led to it.
+        if resolver.is_here(upstream).await && !resolver.is_here(hosted).await {
             return self.answer(upstream, hops, request).await;
         }
-        let registries = self.0.resolver.registries();
-        let repo = hosted.repository().ok_or(OriginError::Forbidden)?;
-        let unhosted = registries.unhosted(repo);
-        if unhosted == Some(Denied::Lately) {
-            return self.answer(upstream, hops, request).await;
-        }
-        let asked = Instant::now();
-        let mut again = Request::new(Body::empty());
-        again.headers_mut().clone_from(request.headers());
-        *again.method_mut() = request.method().clone();
-        *again.uri_mut() = request.uri().clone();
-        match self.answer(hosted, hops, request).await {
-            Err(OriginError::Refused(refusal)) if refusal.is_of_unknown_name() => {
-                registries.note_unhosted(repo, asked);
-                self.answer(upstream, hops, again).await
-            }
-            Err(error) if error.is_silence() && unhosted.is_some() => {
-                self.answer(upstream, hops, again).await
-            }
-            answer => {
-                if answer.is_ok() && unhosted.is_some() {
-                    registries.note_hosted(repo);
+        // What may be an upstream's is only asked for, and has no body.
+        let (head, _) = request.into_parts();
+        let again = || Request::from_parts(head.clone(), Body::empty());
+        match resolver.whose(repo, resolver.registries().of(there)).await {
+            Whose::Upstream => self.answer(upstream, hops, again()).await,
+            Whose::UpstreamLately => match self.kept(upstream, &head).await {
+                Some(kept) => Ok(kept),
+                None => self.answer(hosted, hops, again()).await,
+            },
+            Whose::Hosted | Whose::Unknown => {
+                let asked = Instant::now();
+                match self.answer(hosted, hops, again()).await {
+                    Err(OriginError::Refused(refusal)) if refusal.is_of_unknown_name() => {
+                        resolver.note_unhosted(repo, asked);
+                        self.answer(upstream, hops, again()).await
+                    }
+                    answer => answer,
                 }
-                answer
             }
         }
     }
 
-    /// Whether a blob is asked for that its repository is known to link.
-    async fn is_known_blob(&self, route: &Route) -> bool {
+    /// Answers with what is here of an upstream, without asking anybody.
+    async fn kept(&self, route: &Route, head: &Parts) -> Option<(Response<Body>, Served)> {
         match route {
-            Route::FetchBlob {
-                repository, digest, ..
+            Route::FetchManifest {
+                repository,
+                reference,
+                fetch,
             } => {
-                let known = self.0.resolver.known_blob(repository, digest);
-                known.await.is_some()
+                let kept = self.0.resolver.kept_manifest(repository, reference).await?;
+                Some(self.0.pull.resolved(kept, *fetch, &head.headers))
             }
-            _ => false,
+            Route::ListTags { .. } | Route::ListReferrers { .. } => {
+                kept_listing(&self.0.resolver, route, &head.uri).await
+            }
+            _ => None,
         }
     }
 
@@ -184,8 +205,8 @@ impl Service {
             Route::ListTags { repository, .. } | Route::ListReferrers { repository, .. }
                 if self.0.resolver.registries().upstream(repository).is_some() =>
             {
-                let query = request.uri().query().unwrap_or_default();
-                Box::pin(listing(&self.0.resolver, route, query)).await
+                let uri = request.uri().clone();
+                Box::pin(listing(&self.0.resolver, route, &uri)).await
             }
             _ => {
                 let forwarding = forward(&self.0.resolver, route, hops, request);

@@ -11,6 +11,7 @@
 //! drops its request.
 
 mod answer;
+mod asking;
 mod error;
 pub mod freshness;
 mod health;
@@ -18,7 +19,6 @@ pub mod registries;
 pub mod ring;
 pub mod sources;
 pub mod through;
-mod unhosted;
 mod wire;
 
 use std::sync::Arc;
@@ -28,21 +28,21 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, IF_NONE_MATCH, RANGE};
 use http::{HeaderMap, Request, Response, StatusCode};
 use outport_core::body::Body;
-use outport_core::net::client::{Client, ClientError};
+use outport_core::net::client::Client;
 use outport_core::oci::digest::{Algorithm, Digest};
 use outport_core::oci::range::etag;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::Fetch;
-use outport_core::upstream::{Definition, Redirected, Upstream, UpstreamError};
+use outport_core::upstream::{Definition, Redirected, Upstream};
 use tokio::time::{Instant, timeout};
 
-pub use self::answer::{IncomingBlob, Manifest, ManifestAnswer, Span};
+pub use self::answer::{IncomingBlob, Manifest, ManifestAnswer, Span, Standing};
 pub use self::error::{OriginError, Refusal};
 use self::freshness::Policy;
 use self::health::Health;
 use self::wire::{
-    blob_route, content_length, header, is_no, is_object, is_page, is_sick, manifest_request,
-    partial_size, request, retry_after, told_digest,
+    blob_route, content_length, header, is_object, is_page, manifest_request, partial_size,
+    request, told_digest,
 };
 use crate::metrics::OriginMetrics;
 use outport_core::breaker::BreakerConfig;
@@ -89,12 +89,17 @@ enum Peer {
     Absent,
     /// A node of this registry.
     Node(Client),
+    /// The origin, for an upstream of this name.
+    Through(Client, HeaderValue),
     /// Somebody else's.
     Upstream(Upstream),
 }
 
 /// How many nodes a request has gone through.
 pub const OUTPORT_HOPS: HeaderName = HeaderName::from_static("outport-hops");
+
+/// For which upstream the origin is asked, and that an answer is its.
+pub const OUTPORT_UPSTREAM: HeaderName = HeaderName::from_static("outport-upstream");
 
 /// The most that a request may have gone through.
 pub const HOPS_MAX: u32 = 2;
@@ -119,6 +124,15 @@ impl Origin {
         Self::of_peer(Peer::Upstream(upstream), config, metrics)
     }
 
+    /// Returns the origin behind `client`, as who asks an upstream of this name.
+    pub fn through(
+        (client, upstream): (Client, HeaderValue),
+        config: OriginConfig,
+        metrics: OriginMetrics,
+    ) -> Self {
+        Self::of_peer(Peer::Through(client, upstream), config, metrics)
+    }
+
     fn of_peer(peer: Peer, config: OriginConfig, metrics: OriginMetrics) -> Self {
         let is_there = !matches!(peer, Peer::Absent);
         Self(Arc::new(Inner {
@@ -132,7 +146,7 @@ impl Origin {
     pub fn definition(&self) -> Option<&Definition> {
         match &self.0.peer {
             Peer::Upstream(upstream) => Some(upstream.definition()),
-            Peer::Absent | Peer::Node(_) => None,
+            Peer::Absent | Peer::Node(_) | Peer::Through(..) => None,
         }
     }
 
@@ -151,64 +165,6 @@ impl Origin {
         self.0.config.answer_timeout
     }
 
-    /// Sends a request as it is and returns the answer, whatever its status.
-    ///
-    /// A status that says that it cannot be served is for whoever asked: it may be that one request's own doing (a second
-    /// chunk of an upload that is still being written to), and must not close the origin to everybody.
-    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, OriginError> {
-        let Peer::Node(client) = &self.0.peer else {
-            return Err(OriginError::Absent);
-        };
-        self.0.health.permit()?;
-        request
-            .headers_mut()
-            .entry(OUTPORT_HOPS)
-            .or_insert(HeaderValue::from_static("1"));
-        let answer = client.send(request).await;
-        match &answer {
-            Ok(response) if !is_sick(response.status()) => self.0.health.report(true),
-            Ok(_) | Err(ClientError::RequestBody(_) | ClientError::Busy { .. }) => {}
-            Err(_) => self.0.health.report(false),
-        }
-        answer.map_err(|error| match error {
-            ClientError::RequestBody(_) => OriginError::RequestBody(Arc::new(error)),
-            ClientError::Busy { .. } => OriginError::Busy,
-            error => OriginError::Unreachable(Arc::new(error)),
-        })
-    }
-
-    /// Sends a question about a repository, by the name that it has there, and returns the answer, whatever its status.
-    pub async fn ask(
-        &self,
-        repo: &RepoName,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, OriginError> {
-        let Peer::Upstream(upstream) = &self.0.peer else {
-            return self.send(request).await;
-        };
-        self.0.health.permit()?;
-        // Not within every question to an origin.
-        let answer = Box::pin(upstream.send(repo, request)).await;
-        if let Some(quota) = upstream.quota() {
-            self.0.health.show(quota);
-        }
-        match &answer {
-            Ok(response) if !is_sick(response.status()) => self.0.health.report(true),
-            Ok(_) | Err(UpstreamError::Client(ClientError::Busy { .. })) => {}
-            Err(error) => self.0.health.report(is_no(error)),
-        }
-        answer.map_err(OriginError::from)
-    }
-
-    /// Whether as many requests are under way as may be.
-    fn is_saturated(&self) -> bool {
-        match &self.0.peer {
-            Peer::Absent => false,
-            Peer::Node(client) => client.is_saturated(),
-            Peer::Upstream(upstream) => upstream.is_saturated(),
-        }
-    }
-
     /// Whether it was found dead a moment ago, and is not asked.
     pub fn is_resting(&self) -> bool {
         self.0.health.is_resting()
@@ -218,7 +174,7 @@ impl Origin {
     pub fn stretch(&self) -> u32 {
         match &self.0.peer {
             Peer::Upstream(upstream) => upstream.stretch(),
-            Peer::Absent | Peer::Node(_) => 1,
+            Peer::Absent | Peer::Node(_) | Peer::Through(..) => 1,
         }
     }
 
@@ -252,14 +208,14 @@ impl Origin {
         repo: &RepoName,
         reference: &Reference,
         known: Option<&Digest>,
-    ) -> Result<ManifestAnswer, OriginError> {
+    ) -> Result<(ManifestAnswer, Standing), OriginError> {
         let repo = self.remote(repo)?;
         let limit = self.0.config.tags.question_timeout;
         self.within(limit, async {
             if let (Some(known), Some(_)) = (known, self.definition())
                 && self.is_unchanged(&repo, reference, known).await?
             {
-                return Ok(ManifestAnswer::Unchanged);
+                return Ok((ManifestAnswer::Unchanged, Standing::default()));
             }
             let mut request = manifest_request(&repo, reference, Fetch::Get)?;
             if let (Some(known), None) = (known, self.definition()) {
@@ -268,12 +224,15 @@ impl Origin {
                     .insert(IF_NONE_MATCH, header(etag(known))?);
             }
             let response = self.answer(&repo, request).await?;
+            let standing = match &self.0.peer {
+                Peer::Through(..) => Standing::of(response.headers()),
+                Peer::Absent | Peer::Node(_) | Peer::Upstream(_) => Standing::default(),
+            };
             if response.status() == StatusCode::NOT_MODIFIED && known.is_some() {
-                return Ok(ManifestAnswer::Unchanged);
+                return Ok((ManifestAnswer::Unchanged, standing));
             }
-            self.read_manifest(response, reference)
-                .await
-                .map(ManifestAnswer::Manifest)
+            let manifest = self.read_manifest(response, reference).await?;
+            Ok((ManifestAnswer::Manifest(manifest), standing))
         })
         .await
     }
@@ -286,8 +245,13 @@ impl Origin {
         known: &Digest,
     ) -> Result<bool, OriginError> {
         let request = manifest_request(repo, reference, Fetch::Head)?;
-        let response = self.answer(repo, request).await?;
-        Ok(told_digest(response.headers()).as_ref() == Some(known))
+        match self.answer(repo, request).await {
+            Ok(response) => Ok(told_digest(response.headers()).as_ref() == Some(known)),
+            // Some answer HEAD otherwise than GET, which is to say it then.
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(OriginError::Sick(status)) if status.is_client_error() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Asks an upstream for a list, and returns its headers and the list.
@@ -299,11 +263,23 @@ impl Origin {
     ) -> Result<(HeaderMap, Bytes), OriginError> {
         self.in_time(async {
             let response = self.answer(remote, request).await?;
+            let is_redirected = response.extensions().get::<Redirected>().is_some();
+            if is_page(response.headers()) {
+                // ghcr.io sends on to a page that says that there is nothing.
+                return Err(if is_redirected {
+                    OriginError::not_found()
+                } else {
+                    OriginError::Nonsense("a page instead of a list")
+                });
+            }
             let (head, body) = response.into_parts();
             let list = body.collect_limited(bytes_max).await;
             let list = list.or(Err(OriginError::Nonsense(
                 "a list that breaks off or is too long",
             )))?;
+            if !is_object(&list) {
+                return Err(OriginError::Nonsense("something that is no list"));
+            }
             Ok((head.headers, list))
         })
         .await
@@ -373,58 +349,6 @@ impl Origin {
             body: response.into_body(),
             round_trip: began.elapsed(),
         })
-    }
-
-    /// Sends a question, and takes only a success or a 304 for an answer.
-    async fn answer(
-        &self,
-        repo: &RepoName,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, OriginError> {
-        let response = self.ask(repo, request).await?;
-        let status = response.status();
-        if is_sick(status) {
-            self.0.health.report(false);
-        }
-        if status.is_success() || status == StatusCode::NOT_MODIFIED {
-            return Ok(response);
-        }
-        if self.definition().is_some() {
-            return Err(self.refused_by_upstream(response).await);
-        }
-        if !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
-            return Err(OriginError::Sick(status));
-        }
-        Err(OriginError::Refused(Arc::new(
-            Refusal::read(response).await,
-        )))
-    }
-
-    /// Tells what an upstream's no means: only its own 404 is one.
-    async fn refused_by_upstream(&self, response: Response<Body>) -> OriginError {
-        let is_redirected = response.extensions().get::<Redirected>().is_some();
-        match response.status() {
-            StatusCode::NOT_FOUND if !is_redirected => {
-                let mut refusal = Refusal::read(response).await;
-                // Nothing that it says beside it is for our clients.
-                refusal.headers.clear();
-                refusal.body = Bytes::new();
-                OriginError::Refused(Arc::new(refusal))
-            }
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) if !is_redirected => {
-                OriginError::Denied(status)
-            }
-            StatusCode::TOO_MANY_REQUESTS => {
-                self.0.health.trip();
-                OriginError::Limited(retry_after(response.headers()))
-            }
-            status => {
-                if status.is_server_error() {
-                    self.0.health.report(false);
-                }
-                OriginError::Sick(status)
-            }
-        }
     }
 
     async fn read_manifest(

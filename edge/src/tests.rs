@@ -2,6 +2,7 @@
 
 mod abandoned;
 mod changes;
+mod default_upstream;
 mod downloads;
 mod eviction;
 mod faults;

@@ -22,8 +22,8 @@ use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::{Fetch, Route};
 use outport_core::store::ContentStore;
 use outport_edge::pull_through::PullThrough;
-use outport_edge::source::OUTPORT_HOPS;
 use outport_edge::source::registries::Say;
+use outport_edge::source::{OUTPORT_HOPS, OUTPORT_UPSTREAM};
 
 pub(crate) use self::reply::Reply;
 use crate::api::blobs::Blobs;
@@ -53,12 +53,20 @@ pub(crate) struct Api {
 impl Api {
     /// Answers a request: for the origin itself, or for an upstream.
     pub(crate) async fn handle(&self, mut request: Request<Body>) -> Response<Body> {
-        let say = self.upstreams.as_ref().map(|upstreams| {
-            // Whoever asks, nobody is asked after us.
-            request.headers_mut().remove(OUTPORT_HOPS);
-            (upstreams, upstreams.say(&request))
-        });
+        let is_node = request.headers().contains_key(OUTPORT_HOPS);
+        if let Some(name) = request.headers_mut().remove(OUTPORT_UPSTREAM) {
+            return self.upstreams_answer(&name, request).await;
+        }
+        let say = self
+            .upstreams
+            .as_ref()
+            .map(|upstreams| (upstreams, upstreams.say(&request)));
         match say {
+            // An edge asks for each by itself.
+            _ if is_node => {
+                let (route, answer) = self.hosted(request).await;
+                answered(route, answer)
+            }
             None | Some((_, Say::Hosted)) => {
                 let (route, answer) = self.hosted(request).await;
                 answered(route, answer)
@@ -77,6 +85,27 @@ impl Api {
                 }
             }
         }
+    }
+
+    /// Answers an edge for an upstream, and says so; an upstream that is not asked here may have what it wants.
+    async fn upstreams_answer(
+        &self,
+        name: &HeaderValue,
+        mut request: Request<Body>,
+    ) -> Response<Body> {
+        let upstreams = self.upstreams.as_ref();
+        let Some(upstreams) = upstreams.filter(|upstreams| upstreams.asks(name, &request)) else {
+            let error = ApiError::new(ErrorCode::Unavailable)
+                .with_message("this origin does not ask that upstream");
+            return answered("none", Err(error));
+        };
+        // Nobody is asked after us.
+        request.headers_mut().remove(OUTPORT_HOPS);
+        let mut response = Box::pin(upstreams.clone().call(request)).await;
+        response
+            .headers_mut()
+            .insert(OUTPORT_UPSTREAM, name.clone());
+        response
     }
 
     /// Answers a request about what is hosted.

@@ -28,7 +28,7 @@ pub(crate) fn up(settings: &Settings) -> Result<Up, Problems> {
     };
     let Loaded { config, .. } = config::read(sources, |section| {
         let origin = section.section("origin", outport_origin::config::Config::read);
-        let edge = section.section("edge", outport_edge::config::Config::read);
+        let edge = section.section("edge", outport_edge::config::Config::read_beside_origin);
         let log = section.section("log", log);
         if edge.pulls.origin.urls.is_empty()
             && origin.as_ref().is_some_and(|origin| origin.tls.is_some())

@@ -13,13 +13,24 @@ use crate::source::freshness::{Good, Policy, Rule, Rules};
 use crate::source::registries::Asked;
 use crate::source::{OriginConfig, TagConfig};
 
+/// Where the origin of an edge is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OriginIs {
+    /// In another process.
+    Elsewhere,
+    /// In this one.
+    Beside,
+    /// There is none.
+    Nowhere,
+}
+
 /// How long an upstream may be away before its tags are no longer trusted: a month.
 const STALE_IF_ERROR: Duration = Duration::from_hours(24 * 30);
 
 /// Takes the upstreams: those that everybody knows, unless they are left out, and those of the configuration.
 ///
-/// `has_origin` is none at an origin. With one, that is asked about them unless the configuration says otherwise.
-pub(super) fn read(section: &mut Section<'_>, has_origin: Option<bool>) -> Upstreams {
+/// `origin_is` is none at an origin. With one elsewhere, that is asked about them unless the configuration says otherwise.
+pub(super) fn read(section: &mut Section<'_>, origin_is: Option<OriginIs>) -> Upstreams {
     let mut definitions = Vec::<Definition>::new();
     for definition in section.list("upstream", upstream) {
         if definitions
@@ -47,9 +58,9 @@ pub(super) fn read(section: &mut Section<'_>, has_origin: Option<bool>) -> Upstr
         {
             section.problem("default", format!("there is no upstream called {default}"));
         }
-        let (names_from, blobs_from) = match has_origin {
+        let (names_from, blobs_from) = match origin_is {
             None => (Asked::Upstream, Asked::Upstream),
-            Some(has_origin) => from(section, has_origin),
+            Some(origin_is) => from(section, origin_is),
         };
         // The origin is asked as often for what it has from others as for its own.
         let fresh_for = match names_from {
@@ -85,10 +96,10 @@ fn rule(section: &mut Section<'_>) -> Option<Rule> {
 }
 
 /// Takes who is asked for manifests, and for blobs.
-fn from(section: &mut Section<'_>, has_origin: bool) -> (Asked, Asked) {
-    let names_from = asked(section, "names_from", has_origin);
+fn from(section: &mut Section<'_>, origin_is: OriginIs) -> (Asked, Asked) {
+    let names_from = asked(section, "names_from", origin_is == OriginIs::Elsewhere);
     let blobs_from = asked(section, "blobs_from", names_from == Asked::Origin);
-    if !has_origin && [names_from, blobs_from].contains(&Asked::Origin) {
+    if origin_is == OriginIs::Nowhere && [names_from, blobs_from].contains(&Asked::Origin) {
         section.problem("names_from", "there is no origin: set origin.urls");
     }
     (names_from, blobs_from)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LINK};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, Uri};
 use outport_core::body::Body;
 use outport_core::oci::media::{JSON, OCI_INDEX};
 use outport_core::oci::reference::RepoName;
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::resolve::Resolver;
 use crate::resolve::lists::{LIST_BYTES_MAX, List};
 use crate::served::Served;
-use crate::source::{Origin, OriginError};
+use crate::source::{Origin, OriginError, Standing};
 
 /// What an upstream said of a filter.
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
@@ -38,16 +38,15 @@ struct Question {
     is_referrers: bool,
 }
 
-/// Answers with a list of an upstream; `query` is the client's.
+/// Answers with a list of an upstream, for a client that asks for `asked`.
 pub async fn listing(
     resolver: &Resolver,
     route: &Route,
-    query: &str,
+    asked: &Uri,
 ) -> Result<(Response<Body>, Served), OriginError> {
-    let question = Question::new(resolver, route, query)?;
+    let question = Question::new(resolver, route, asked)?;
     let (upstream, is_referrers) = (question.upstream.clone(), question.is_referrers);
-    // By the name that it has here: two upstreams may call theirs the same.
-    let key = format!("{} {}", question.local, question.target);
+    let (key, path) = (question.key(), question.path_here(asked));
     let asking = resolver.lists().ask(key.clone(), || {
         let (resolver, key) = (resolver.clone(), key.clone());
         async move { question.ask(&resolver, &key).await }
@@ -57,33 +56,57 @@ pub async fn listing(
     let told = match timeout(patience, &mut asking).await {
         Ok(told) => told,
         Err(_elapsed) => match resolver.kept_list(&key, &upstream).await {
-            Some(list) => return answer(list, is_referrers, Served::Stale),
+            Some(list) => return answer(list, (&path, is_referrers), Served::Stale),
             None => asking.await,
         },
     };
     match told.0.unwrap_or(Err(OriginError::Ending)) {
-        Ok(list) => answer(list, is_referrers, Served::Passed),
+        Ok(list) => {
+            let is_stale = list.as_ref().is_some_and(|list| list.is_stale);
+            let served = if is_stale {
+                Served::Stale
+            } else {
+                Served::Passed
+            };
+            answer(list, (&path, is_referrers), served)
+        }
         Err(error) if error.is_silence() => {
             let kept = resolver.kept_list(&key, &upstream).await;
-            answer(kept.ok_or(error)?, is_referrers, Served::Stale)
+            answer(kept.ok_or(error)?, (&path, is_referrers), Served::Stale)
         }
         Err(error) => Err(error),
     }
 }
 
+/// Answers with a list of an upstream as it was, without asking for it.
+pub async fn kept_listing(
+    resolver: &Resolver,
+    route: &Route,
+    asked: &Uri,
+) -> Option<(Response<Body>, Served)> {
+    let question = Question::new(resolver, route, asked).ok()?;
+    let kept = resolver
+        .kept_list(&question.key(), &question.upstream)
+        .await?;
+    let path = question.path_here(asked);
+    answer(kept, (&path, question.is_referrers), Served::Stale).ok()
+}
+
 // === impl Question ===
 
 impl Question {
-    fn new(resolver: &Resolver, route: &Route, query: &str) -> Result<Self, OriginError> {
+    fn new(resolver: &Resolver, route: &Route, asked: &Uri) -> Result<Self, OriginError> {
         let local = route.repository().ok_or(OriginError::Forbidden)?;
         let upstream = resolver.registries().of(local);
         let remote = upstream.remote(local)?;
-        let asked = route
+        let route = route
             .asked_of(remote.clone())
             .ok_or(OriginError::Forbidden)?;
-        let path = asked.to_uri();
+        let path = route.to_uri();
         let path = path.split('?').next().unwrap_or_default();
-        let query: Vec<_> = query
+        let query: Vec<_> = asked
+            .query()
+            .unwrap_or_default()
             .split('&')
             .filter(|parameter| !parameter.is_empty() && !parameter.starts_with("ns="))
             .collect();
@@ -98,6 +121,27 @@ impl Question {
         })
     }
 
+    /// Returns what the list is kept by: by the name that it has here, as two upstreams may call theirs the same.
+    fn key(&self) -> String {
+        format!("{} {}", self.local, self.target)
+    }
+
+    /// Returns the path by which the list goes on here: that of the client, unless it said by `?ns=` whose it is.
+    fn path_here(&self, asked: &Uri) -> String {
+        let query = asked.query().unwrap_or_default();
+        let says_whose = query
+            .split('&')
+            .any(|parameter| parameter.starts_with("ns="));
+        if !says_whose {
+            return asked.path().to_owned();
+        }
+        // Behind the repository, as the upstream calls it.
+        let kinds = ["tags/list", "referrers/"].iter();
+        let at = kinds.filter_map(|kind| self.path.rfind(kind)).max();
+        let behind = at.map_or("", |at| &self.path[at..]);
+        format!("/v2/{}/{behind}", self.local)
+    }
+
     /// Asks for the list and keeps it; none when there is no such list.
     async fn ask(&self, resolver: &Resolver, key: &str) -> Result<Option<List>, OriginError> {
         let mut request = Request::new(Body::empty());
@@ -106,46 +150,43 @@ impl Question {
             .parse()
             .or(Err(OriginError::Nonsense("a path that cannot be written")))?;
         let asking = self.upstream.list(&self.remote, request, LIST_BYTES_MAX);
-        let own_path = format!("/v2/{}/", self.local);
         let told = Box::pin(asking).await;
-        let read = told.and_then(|told| read(told, (&self.path, &own_path), self.is_referrers));
-        let list = match read {
+        let list = match told.and_then(|told| read(told, self.is_referrers)) {
             Ok(list) => Some(list),
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
-        resolver.keep_list(key, list.as_ref()).await;
+        // One that an origin had kept is as old as that says.
+        if list.as_ref().is_none_or(|list| !list.is_stale) {
+            resolver.keep_list(key, list.as_ref()).await;
+        }
         Ok(list)
     }
 }
 
 /// Reads what an upstream said.
-fn read(
-    (headers, content): (HeaderMap, Bytes),
-    (asked, local): (&str, &str),
-    is_referrers: bool,
-) -> Result<List, OriginError> {
+fn read((headers, content): (HeaderMap, Bytes), is_referrers: bool) -> Result<List, OriginError> {
     let told = headers.get(CONTENT_TYPE).and_then(|ty| ty.to_str().ok());
     let told = told
         .unwrap_or_default()
         .split(';')
         .next()
         .unwrap_or_default();
-    // ghcr.io sends on to a page that says that there is nothing.
     if is_referrers && !told.trim().eq_ignore_ascii_case(OCI_INDEX) {
-        return Err(OriginError::not_found());
+        return Err(OriginError::Nonsense("something that is no index"));
     }
     let link = headers.get(LINK).and_then(|link| link.to_str().ok());
     Ok(List {
-        next: link.and_then(|link| next(link, asked, local)),
+        next: link.and_then(next),
         filters: headers.get(OCI_FILTERS_APPLIED).cloned(),
+        is_stale: Standing::of(&headers).is_stale,
         content,
     })
 }
 
 fn answer(
     list: Option<List>,
-    is_referrers: bool,
+    (path, is_referrers): (&str, bool),
     served: Served,
 ) -> Result<(Response<Body>, Served), OriginError> {
     let list = list.ok_or_else(OriginError::not_found)?;
@@ -155,28 +196,23 @@ fn answer(
     let own = response.headers_mut();
     own.insert(CONTENT_TYPE, HeaderValue::from_static(ty));
     own.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    let told = [(OCI_FILTERS_APPLIED, list.filters), (LINK, list.next)];
-    for (name, value) in told {
-        if let Some(value) = value {
-            own.insert(name, value);
-        }
+    if let Some(filters) = list.filters {
+        own.insert(OCI_FILTERS_APPLIED, filters);
+    }
+    let next = list
+        .next
+        .map(|query| format!("<{path}?{query}>; rel=\"next\""));
+    if let Some(next) = next.and_then(|next| HeaderValue::try_from(next).ok()) {
+        own.insert(LINK, next);
     }
     Ok((response, served))
 }
 
-/// Returns where the list goes on, as a path of ours.
-fn next(link: &str, asked: &str, local: &str) -> Option<HeaderValue> {
+/// Returns the query with which the list goes on.
+fn next(link: &str) -> Option<String> {
     let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-    if !parameters.contains("next") {
-        return None;
-    }
     let (_, query) = target.split_once('?')?;
-    // Behind the repository, as the upstream calls it.
-    let at = ["tags/list", "referrers/"]
-        .iter()
-        .find_map(|kind| asked.rfind(kind))?;
-    let text = format!("<{local}{}?{query}>; rel=\"next\"", &asked[at..]);
-    HeaderValue::try_from(text).ok()
+    parameters.contains("next").then(|| query.to_owned())
 }
 
 #[cfg(test)]
@@ -185,14 +221,12 @@ mod tests {
 
     #[track_caller]
     fn check(link: &str, expected: Option<&str>) {
-        let next = next(link, "/v2/library/a/tags/list", "/v2/docker.io/library/a/");
-        let text = next.as_ref().map(|next| next.to_str().unwrap());
-        assert_eq!(text, expected, "{link}");
+        assert_eq!(next(link).as_deref(), expected, "{link}");
     }
 
     #[test]
     fn a_list_goes_on_here() {
-        let expected = Some("</v2/docker.io/library/a/tags/list?n=2&last=b>; rel=\"next\"");
+        let expected = Some("n=2&last=b");
         check(
             "</v2/library/a/tags/list?n=2&last=b>; rel=\"next\"",
             expected,
@@ -201,8 +235,7 @@ mod tests {
             "<https://registry.example/v2/library/a/tags/list?n=2&last=b>; rel=next",
             expected,
         );
-        let opaque = Some("</v2/docker.io/library/a/tags/list?next_page=x%3D>; rel=\"next\"");
-        check("<?next_page=x%3D>; rel=\"next\"", opaque);
+        check("<?next_page=x%3D>; rel=\"next\"", Some("next_page=x%3D"));
         check("</v2/library/a/tags/list?n=2>; rel=\"prev\"", None);
         check("nonsense", None);
     }

@@ -57,6 +57,8 @@ pub(super) enum Change {
     PutTag(RepoName, Tag, Digest, SystemTime),
     DropTag(RepoName, Tag),
     PutList(String, Listed),
+    PutUnhosted(RepoName, SystemTime),
+    DropUnhosted(RepoName),
 }
 
 #[derive(Debug)]
@@ -70,6 +72,7 @@ type Rows<'a> = Table<'a, &'static [u8], &'static [u8]>;
 const LINKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("links");
 const TAGS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("tags");
 const LISTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lists");
+const UNHOSTED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("unhosted");
 const FORMAT: TableDefinition<'_, (), u64> = TableDefinition::new("format");
 
 /// What this version writes; a file that says otherwise is replaced.
@@ -129,7 +132,15 @@ impl NamesFile {
 
     /// Returns a list, by the path and query that it was asked for with.
     pub(super) fn list(&self, path: &str) -> Option<Listed> {
-        self.read(LISTS, &list_row(path), parse_list)
+        self.read(LISTS, &hashed(path), parse_list)
+    }
+
+    /// Returns when the origin said that it does not know a repository.
+    pub(super) fn unhosted(&self, repo: &RepoName) -> Option<SystemTime> {
+        self.read(UNHOSTED, &hashed(repo.as_str()), |value| {
+            let seconds = u64::from_be_bytes(value.try_into().ok()?);
+            UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+        })
     }
 
     /// Applies changes in their order; what is read afterwards shows them.
@@ -140,12 +151,13 @@ impl NamesFile {
             let mut links = transaction.open_table(LINKS)?;
             let mut tags = transaction.open_table(TAGS)?;
             let mut lists = transaction.open_table(LISTS)?;
+            let mut unhosted = transaction.open_table(UNHOSTED)?;
             for change in changes {
-                apply(change, &mut links, (&mut tags, &mut lists))?;
+                apply(change, &mut links, [&mut tags, &mut lists, &mut unhosted])?;
             }
-            self.prune(&mut links)?;
-            self.prune(&mut tags)?;
-            self.prune(&mut lists)?;
+            for rows in [&mut links, &mut tags, &mut lists, &mut unhosted] {
+                self.prune(rows)?;
+            }
         }
         Ok(transaction.commit()?)
     }
@@ -202,6 +214,7 @@ fn open_database(path: &Path, config: NamesConfig) -> Result<Database, redb::Err
         transaction.open_table(LINKS)?;
         transaction.open_table(TAGS)?;
         transaction.open_table(LISTS)?;
+        transaction.open_table(UNHOSTED)?;
     }
     transaction.commit()?;
     Ok(database)
@@ -210,7 +223,7 @@ fn open_database(path: &Path, config: NamesConfig) -> Result<Database, redb::Err
 fn apply(
     change: &Change,
     links: &mut Rows<'_>,
-    (tags, lists): (&mut Rows<'_>, &mut Rows<'_>),
+    [tags, lists, unhosted]: [&mut Rows<'_>; 3],
 ) -> Result<(), redb::Error> {
     match change {
         Change::PutLink(key, link) => {
@@ -238,7 +251,13 @@ fn apply(
             tags.remove(&*tag_row(repo, tag))?;
         }
         Change::PutList(path, listed) => {
-            lists.insert(&*list_row(path), &*list_value(listed))?;
+            lists.insert(&*hashed(path), &*list_value(listed))?;
+        }
+        Change::PutUnhosted(repo, asked) => {
+            unhosted.insert(&*hashed(repo.as_str()), &seconds(*asked)[..])?;
+        }
+        Change::DropUnhosted(repo) => {
+            unhosted.remove(&*hashed(repo.as_str()))?;
         }
     }
     Ok(())
@@ -301,12 +320,9 @@ fn link_row(key: &LinkKey) -> Vec<u8> {
 
 fn tag_row(repo: &RepoName, tag: &Tag) -> Vec<u8> {
     // Neither can hold a colon.
-    Algorithm::Sha256
-        .digest(format!("{repo}:{tag}").as_bytes())
-        .output()
-        .to_vec()
+    hashed(&format!("{repo}:{tag}"))
 }
 
-fn list_row(path: &str) -> Vec<u8> {
-    Algorithm::Sha256.digest(path.as_bytes()).output().to_vec()
+fn hashed(text: &str) -> Vec<u8> {
+    Algorithm::Sha256.digest(text.as_bytes()).output().to_vec()
 }

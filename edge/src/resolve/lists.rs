@@ -18,10 +18,12 @@ use crate::source::{Origin, OriginError};
 pub struct List {
     /// Its content.
     pub content: Bytes,
-    /// Where it goes on.
-    pub next: Option<HeaderValue>,
+    /// The query with which it goes on.
+    pub next: Option<String>,
     /// By what it was filtered.
     pub filters: Option<HeaderValue>,
+    /// Whether it is older than it should be.
+    pub is_stale: bool,
 }
 
 /// The largest list that is passed on, in bytes.
@@ -47,7 +49,7 @@ impl Resolver {
         let listed = Listed {
             asked: clock::now(),
             content,
-            next: list.and_then(|list| text(&list.next)),
+            next: list.and_then(|list| list.next.clone()),
             filters: list.and_then(|list| text(&list.filters)),
         };
         self.names.put_list(path, listed);
@@ -64,11 +66,13 @@ impl Resolver {
         let Some(digest) = listed.content else {
             return Some(None);
         };
-        let header = |text: Option<String>| HeaderValue::try_from(text?).ok();
         Some(Some(List {
             content: self.cache.content(&digest, LIST_BYTES_MAX).await?,
-            next: header(listed.next),
-            filters: header(listed.filters),
+            next: listed.next,
+            filters: listed
+                .filters
+                .and_then(|filters| HeaderValue::try_from(filters).ok()),
+            is_stale: true,
         }))
     }
 }

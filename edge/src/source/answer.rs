@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::header::{AGE, WARNING};
+use http::{HeaderMap, HeaderValue};
 use outport_core::body::Body;
 use outport_core::oci::digest::Digest;
 
@@ -28,6 +29,15 @@ pub enum ManifestAnswer {
     Manifest(Manifest),
 }
 
+/// How an answer stands that the origin gives for an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// How long ago the upstream was asked.
+    pub age: Duration,
+    /// Whether that is longer ago than it should be, because the upstream is away.
+    pub is_stale: bool,
+}
+
 /// A blob on its way.
 #[derive(Debug)]
 pub struct IncomingBlob {
@@ -46,4 +56,24 @@ pub enum Span {
     From(u64),
     /// These.
     Within(Range<u64>),
+}
+
+// === impl Standing ===
+
+/// The longest age that is believed in.
+const AGE_MAX: Duration = Duration::from_hours(24 * 365);
+
+impl Standing {
+    /// Reads how an answer stands from its headers (RFC 9111 sections 5.1 and 5.5).
+    pub fn of(headers: &HeaderMap) -> Self {
+        let age = headers
+            .get(AGE)
+            .and_then(|age| age.to_str().ok()?.parse().ok());
+        let age = age.map_or(Duration::ZERO, Duration::from_secs);
+        let warning = headers.get(WARNING).map(HeaderValue::as_bytes);
+        Self {
+            age: age.min(AGE_MAX),
+            is_stale: warning.is_some_and(|warning| warning.starts_with(b"110")),
+        }
+    }
 }

@@ -13,11 +13,9 @@ use std::sync::Arc;
 use outport_core::oci::reference::{RepoName, Tag};
 use outport_core::oci::route::{Route, Routed};
 use outport_core::upstream::Definition;
-use tokio::time::Instant;
 
 use super::Origin;
 use super::freshness::{Good, Policy, Rules};
-use super::unhosted::Unhosted;
 use crate::frozen::Frozen;
 
 /// The origin and the upstreams; cheap to clone.
@@ -32,7 +30,6 @@ struct Inner {
     default: Option<String>,
     rules: Rules,
     frozen: Frozen,
-    unhosted: Unhosted,
 }
 
 /// Who hosts repositories.
@@ -55,15 +52,6 @@ pub enum Say {
     Upstream,
     /// An upstream, when the origin does not know the repository.
     Either,
-}
-
-/// When the origin did not know a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denied {
-    /// So short a time ago that it is not asked again.
-    Lately,
-    /// Longer ago: of use when it cannot be asked.
-    Before,
 }
 
 /// An upstream, and who is asked about its repositories: itself, or the origin, which then asks for all regions.
@@ -104,6 +92,9 @@ pub enum AddressError {
     /// The repository's name is too long together with the upstream's.
     #[error("the name is too long")]
     Name,
+    /// The configuration does not let it be asked for this.
+    #[error("not to be had from this upstream, by configuration")]
+    Forbidden,
     /// An upstream is only asked.
     #[error("an upstream's repositories can be pulled from, and nothing else")]
     ReadOnly,
@@ -126,8 +117,12 @@ impl Registries {
             default,
             rules,
             frozen,
-            unhosted: Unhosted::new(),
         }))
+    }
+
+    /// Whether this node is the origin.
+    pub fn is_here(&self) -> bool {
+        self.0.hosted.is_here
     }
 
     /// Returns the origin.
@@ -155,27 +150,6 @@ impl Registries {
             policy.good.times(upstream.stretch())
         };
         policy
-    }
-
-    /// Takes note that the origin, asked at a time, did not know a repository.
-    pub fn note_unhosted(&self, repo: &RepoName, asked: Instant) {
-        self.0.unhosted.put(repo, asked);
-    }
-
-    /// Takes note that the origin has a repository.
-    pub fn note_hosted(&self, repo: &RepoName) {
-        self.0.unhosted.drop(repo);
-    }
-
-    /// Whether the origin did not know a repository when it was last asked; none when it knew it, or was not asked.
-    pub fn unhosted(&self, repo: &RepoName) -> Option<Denied> {
-        let age = self.0.unhosted.age(repo)?;
-        let is_fresh = self.origin().tags().policy.good.is_after(age);
-        Some(if is_fresh {
-            Denied::Lately
-        } else {
-            Denied::Before
-        })
     }
 
     /// Returns who has the say about what a repository calls its content.
@@ -248,7 +222,9 @@ impl Registries {
             },
             // What clients call the registry of an origin is nobody's business at the origin.
             Err(AddressError::UnknownNamespace) => Say::Hosted,
-            Err(AddressError::Name | AddressError::ReadOnly) => Say::Upstream,
+            Err(AddressError::Name | AddressError::Forbidden | AddressError::ReadOnly) => {
+                Say::Upstream
+            }
         }
     }
 
@@ -284,6 +260,10 @@ fn at_upstream(
     repo: &RepoName,
 ) -> Result<Route, AddressError> {
     let local = definition.local(repo).ok_or(AddressError::Name)?;
+    let remote = definition.remote(&local).ok_or(AddressError::Name)?;
+    if !definition.may_pull(&remote) {
+        return Err(AddressError::Forbidden);
+    }
     route.asked_of(local).ok_or(AddressError::ReadOnly)
 }
 

@@ -143,7 +143,7 @@ async fn lists_that_were_asked_for_are_there_without_the_upstream() {
     rig.edge.settle().await;
     // Also after a restart.
     let mut rig = rig;
-    for behaviour in [Behaviour::Status(503), Behaviour::Silent] {
+    for behaviour in [Behaviour::Status(503), Behaviour::Silent, Behaviour::Sorry] {
         rig.upstream.behave(behaviour);
         rig = rig.restart(&[]).await;
         let answer = rig.edge.get(path).await;
@@ -156,5 +156,42 @@ async fn lists_that_were_asked_for_are_there_without_the_upstream() {
     }
     let rig = rig.restart(&["upstreams.stale_if_error=0s"]).await;
     assert_eq!(rig.edge.get(path).await.status, 503);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn who_answers_head_otherwise_is_asked_by_get() {
+    let rig = Rig::new(&[]).await;
+    rig.upstream.put_manifest("org/app", "1", &manifest("old"));
+    rig.edge
+        .get(TAG)
+        .await
+        .is(200, &manifest("old"), "fwd=miss");
+    for status in [404, 405] {
+        rig.upstream.refuse_heads(status);
+        let new = manifest(&status.to_string());
+        rig.upstream.put_manifest("org/app", "1", &new);
+        rig.edge.get(TAG).await.is(200, &new, "fwd=miss");
+    }
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_from_before_a_purge_is_forgotten() {
+    let rig = Rig::new(&["upstreams.absent_for=1h"]).await;
+    let image = manifest("a");
+    let (asked, held) = rig.upstream.hold_next();
+    let early = async { rig.edge.get(TAG).await.status };
+    let purged = async {
+        asked.await.unwrap();
+        rig.edge
+            .operate(http::Method::POST, "/purge?image=hub/org/app:1")
+            .await;
+        held.send(()).unwrap();
+    };
+    let (status, ()) = tokio::join!(early, purged);
+    assert_eq!(status, 404);
+    rig.upstream.put_manifest("org/app", "1", &image);
+    rig.edge.get(TAG).await.is(200, &image, "fwd=miss");
     rig.edge.stop().await;
 }

@@ -269,6 +269,14 @@ impl ScriptedOrigin {
         none_match: Option<&str>,
     ) -> Response<Body> {
         let mut state = self.state.lock();
+        if let Some(repo) = path.strip_suffix("/tags/list") {
+            let mut paths = state.manifests.keys().chain(state.blobs.keys());
+            return if paths.any(|path| path.starts_with(&format!("{repo}/"))) {
+                Response::new(Body::from("{\"tags\": []}"))
+            } else {
+                error_response(&ErrorCode::NameUnknown.into())
+            };
+        }
         if let Some(manifest) = state.manifests.get(path) {
             return manifest_answer(manifest, none_match);
         }

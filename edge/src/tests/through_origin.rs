@@ -5,8 +5,11 @@ use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use outport_core::body::Body;
 use outport_core::config::Sources;
+use outport_core::net::respond::error_response;
 use outport_core::net::serve::{self, Server};
+use outport_core::oci::error::ErrorCode;
 use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics;
 use tempfile::TempDir;
@@ -19,6 +22,7 @@ use super::upstreams::scripted::{Behaviour, ScriptedUpstream};
 use super::{RunningEdge, content, sha256};
 use crate::config::PullThroughConfig;
 use crate::pull_through::PullThrough;
+use crate::source::{OUTPORT_HOPS, OUTPORT_UPSTREAM};
 
 /// What an origin has for upstreams, on a port of its own.
 struct Through {
@@ -29,6 +33,10 @@ struct Through {
 
 impl Through {
     async fn start(upstream: &ScriptedUpstream) -> Self {
+        Self::start_with(upstream, "upstreams.tags_fresh_for=1m").await
+    }
+
+    async fn start_with(upstream: &ScriptedUpstream, set: &str) -> Self {
         let cache = TempDir::new().unwrap();
         let set = [
             format!("cache.path={}", cache.path().display()),
@@ -36,6 +44,7 @@ impl Through {
             format!("upstream.0.url=http://{}", upstream.address),
             "upstreams.min_rest=1ms".to_owned(),
             "upstreams.max_rest=1ms".to_owned(),
+            set.to_owned(),
         ];
         let sources = Sources {
             file: None,
@@ -56,10 +65,7 @@ impl Through {
         let server = Server::new("origin", serve::Config::default(), &metrics);
         let end = down.clone();
         drop(TASKS.spawn("origin", async move {
-            let call = move |mut request: http::Request<_>| {
-                request.headers_mut().remove(crate::source::OUTPORT_HOPS);
-                pulls.clone().call(request)
-            };
+            let call = move |request| answer(pulls.clone(), request);
             server.run(listener, call, end).await;
         }));
         Self {
@@ -82,6 +88,19 @@ impl Through {
         ];
         RunningEdge::start(cache, self.address, &all.concat()).await
     }
+}
+
+/// Answers as an origin does.
+async fn answer(pulls: PullThrough, mut request: http::Request<Body>) -> http::Response<Body> {
+    let headers = request.headers_mut();
+    headers.remove(OUTPORT_HOPS);
+    let name = headers.remove(OUTPORT_UPSTREAM).unwrap();
+    if !pulls.asks(&name, &request) {
+        return error_response(&ErrorCode::Unavailable.into());
+    }
+    let mut response = pulls.call(request).await;
+    response.headers_mut().insert(OUTPORT_UPSTREAM, name);
+    response
 }
 
 impl Drop for Through {
@@ -231,6 +250,74 @@ async fn a_layer_of_an_upstream_enters_a_region_once() {
     }
     assert_eq!(upstream.count("GET", "/blobs/"), 1);
     for edge in edges {
+        edge.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_origin_holds_is_served_and_as_old_as_it_is() {
+    let upstream = ScriptedUpstream::start().await;
+    let image = manifest("a");
+    upstream.put_manifest("org/app", "1", &image);
+    let origin = Through::start_with(&upstream, "upstreams.tags_fresh_for=0s").await;
+    let caches = [(); 2].map(|()| TempDir::new().unwrap());
+    let set = ["upstreams.min_rest=1h", "upstreams.max_rest=1h"];
+    let first = origin.edge(caches[0].path(), &set).await;
+    let second = origin.edge(caches[1].path(), &set).await;
+    let path = "/v2/hub/org/app/manifests/1";
+    first.get(path).await.is(200, &image, "fwd=miss");
+    for behaviour in [Behaviour::Status(503), Behaviour::Status(403)] {
+        upstream.behave(behaviour);
+        // That the upstream is away, or does not let them in, is not the origin's fault.
+        for _ in 0..5 {
+            assert_ne!(second.get("/v2/hub/org/app/manifests/2").await.status, 404);
+        }
+        let answer = second.get(path).await;
+        answer.is(200, &image, "fwd=stale; detail=origin-unreachable");
+        assert!(answer.headers.contains_key("warning"));
+    }
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn an_edge_keeps_to_its_own_list_of_what_may_be_pulled() {
+    let upstream = ScriptedUpstream::start().await;
+    upstream.put_manifest("secret/app", "1", &manifest("a"));
+    let origin = Through::start(&upstream).await;
+    let cache = TempDir::new().unwrap();
+    let edge = origin
+        .edge(cache.path(), &["upstream.0.deny=[\"secret/*\"]"])
+        .await;
+    let answer = edge.get("/v2/hub/secret/app/manifests/1").await;
+    assert_eq!(answer.status, 403);
+    assert_eq!(upstream.seen("/").len(), 0);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn only_an_origin_that_asks_an_upstream_speaks_for_it() {
+    let upstream = ScriptedUpstream::start().await;
+    let image = manifest("a");
+    upstream.put_manifest("org/app", "1", &image);
+    let cache = TempDir::new().unwrap();
+    let url = format!("upstream.0.url=http://{}", upstream.address);
+    // One that does not know that upstream, and one that knows none, but has a repository of that name.
+    let other = Through::start(&upstream).await;
+    let hosting = super::origin::ScriptedOrigin::start().await;
+    hosting.put_manifest("theirs/org/app", "1", &manifest("pushed"));
+    let path = "/v2/theirs/org/app/manifests/1";
+    let set = ["upstream.0.name=theirs", &url];
+    let itself = ["upstreams.names_from=upstream"];
+    let all = [&set[..], &itself].concat();
+    let edge = RunningEdge::start(cache.path(), hosting.address, &all).await;
+    edge.get(path).await.is(200, &image, "fwd=miss");
+    edge.stop().await;
+    for address in [other.address, hosting.address] {
+        let edge = RunningEdge::start(cache.path(), address, &set).await;
+        let answer = edge.get(path).await;
+        answer.is(200, &image, "fwd=stale; detail=origin-unreachable");
+        assert_eq!(edge.get("/v2/theirs/org/app/manifests/2").await.status, 503);
         edge.stop().await;
     }
 }

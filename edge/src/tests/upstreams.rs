@@ -119,41 +119,6 @@ async fn four_ways_to_name_an_image_give_the_same_bytes_stored_once() {
 }
 
 #[tokio::test]
-async fn what_the_origin_does_not_have_comes_from_the_default_upstream_each_time() {
-    let origin = super::origin::ScriptedOrigin::start().await;
-    let upstream = ScriptedUpstream::start().await;
-    let cache = TempDir::new().unwrap();
-    let url = format!("upstream.0.url=http://{}", upstream.address);
-    let sets = [
-        "upstream.0.name=hub",
-        &url,
-        "upstreams.default=hub",
-        "upstreams.names_from=upstream",
-    ];
-    let edge = RunningEdge::start(cache.path(), origin.address, &sets).await;
-    let (image, blob) = (manifest("a"), content(100_000, 8));
-    upstream.put_manifest("org/app", "1", &image);
-    upstream.put_blob("org/app", &blob);
-    for served in ["fwd=miss", "hit"] {
-        let answer = edge.get("/v2/org/app/manifests/1").await;
-        answer.is(200, &image, served);
-        let blob_path = super::blob_path("org/app", &blob);
-        edge.get(&blob_path).await.is(200, &blob, served);
-        edge.settle().await;
-    }
-    // What is hosted is nobody else's matter, also when it is not there.
-    let hosted = content(1000, 9);
-    origin.put_manifest("team/app", "1", &manifest("hosted"));
-    origin.put_blob("team/app", &hosted);
-    let answer = edge.get("/v2/team/app/manifests/1").await;
-    answer.is(200, &manifest("hosted"), "fwd=miss");
-    let answer = edge.get(&super::blob_path("team/app", &hosted)).await;
-    answer.is(200, &hosted, "fwd=miss");
-    assert_eq!(upstream.seen("team").len(), 0);
-    edge.stop().await;
-}
-
-#[tokio::test]
 async fn a_crowd_costs_one_of_each() {
     let rig = Rig::new(&["upstreams.tags_fresh_for=1m"]).await;
     rig.upstream.ask_for_tokens(None);

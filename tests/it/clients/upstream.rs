@@ -16,7 +16,8 @@ async fn an_origin_asks_for_all_its_edges() {
     let sets = upstream.sets(HUB).into_iter();
     let origin = sets.fold(Origin::builder(), OriginBuilder::set);
     // So that each pull finds out whether the upstream is there.
-    let origin = origin.set("upstreams.tags_fresh_for=0s").start().await;
+    let origin = origin.set("upstreams.tags_fresh_for=0s");
+    let origin = origin.set(format!("upstreams.default={HUB}")).start().await;
     let url = format!("http://{}", origin.address());
     // They know nothing of it but its name.
     let set = [
@@ -51,7 +52,10 @@ async fn an_origin_asks_for_all_its_edges() {
     assert_eq!(upstream.granted("repository:library/wheels:pull"), 1);
     // The origin is a registry of its upstreams by itself.
     let own = format!("{}/{HUB}/library/wheels:1", origin.address());
-    assert_eq!(format!("sha256:{}", tools.podman_pull("own", &own)), id);
+    let bare = format!("{}/wheels:1", origin.address());
+    for image in [&own, &bare] {
+        assert_eq!(format!("sha256:{}", tools.podman_pull("own", image)), id);
+    }
     upstream.stop();
     pull("without the upstream");
     assert_eq!(

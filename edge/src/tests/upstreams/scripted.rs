@@ -14,6 +14,7 @@ use outport_core::net::serve::{self, Server};
 use outport_core::telemetry::Metrics;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::tests::origin::{MANIFEST_TYPE, TASKS};
@@ -53,6 +54,10 @@ struct State {
     redirect: Option<String>,
     /// What is said of the quota: how many pulls it has, and how many are left.
     quota: Option<(u64, u64)>,
+    /// What HEAD is answered with.
+    head: Option<u16>,
+    /// Tells that a request is in, and waits for its answer's turn.
+    hold: Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>,
     seen: Vec<Seen>,
 }
 
@@ -131,6 +136,19 @@ impl ScriptedUpstream {
 
     pub(in crate::tests) fn redirect_blobs(&self, target: &str) {
         self.shared.lock().redirect = Some(target.to_owned());
+    }
+
+    /// Answers HEAD so, whatever is asked.
+    pub(in crate::tests) fn refuse_heads(&self, status: u16) {
+        self.shared.lock().head = Some(status);
+    }
+
+    /// Holds the answer to the next request, which is made when it comes in; returns what tells that it is in, and what lets
+    /// the answer go.
+    pub(in crate::tests) fn hold_next(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let ((in_sender, is_in), (go, going)) = (oneshot::channel(), oneshot::channel());
+        self.shared.lock().hold = Some((in_sender, going));
+        (is_in, go)
     }
 
     /// Says with each answer how many pulls there are, and how many are left.
@@ -239,10 +257,22 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Body>) -> Response<Bo
     if is_token {
         return Response::new(Body::from(r#"{"token": "t0ken", "expires_in": 300}"#));
     }
-    match realm {
+    let head = state.lock().head;
+    if let Some(code) = head
+        && request.method() == http::Method::HEAD
+    {
+        return status(code);
+    }
+    let answer = match realm {
         Some(realm) if needs_token => challenge(&realm),
         _ => content(&state.lock(), request.uri().path()),
+    };
+    let hold = state.lock().hold.take();
+    if let Some((is_in, going)) = hold {
+        is_in.send(()).unwrap();
+        going.await.ok();
     }
+    answer
 }
 
 fn challenge(realm: &str) -> Response<Body> {

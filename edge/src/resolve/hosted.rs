@@ -1,0 +1,128 @@
+//! Whether the origin hosts a repository that a client calls by its bare name, or the default upstream stands for it.
+//!
+//! Invariants: a repository is the upstream's only when the origin said that it does not know it: for as long as its word on
+//! a tag counts; and, when it cannot be asked, for as long as a tag of the upstream may be stale, but then nobody is asked for
+//! it, since it may have been pushed since. What the origin hosts it goes on hosting until it says otherwise.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Request};
+use outport_core::body::Body;
+use outport_core::oci::reference::{Reference, RepoName};
+use outport_core::oci::route::Route;
+use tokio::time::{Instant, timeout};
+
+use super::{Resolved, Resolver, manifest_key};
+use crate::names::Said;
+use crate::source::{Origin, OriginError};
+
+/// Whose a repository is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The origin's.
+    Hosted,
+    /// The default upstream's.
+    Upstream,
+    /// The default upstream's when the origin could last be asked.
+    UpstreamLately,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// The largest answer to the question that is read.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+impl Resolver {
+    /// Finds out whose a repository is, when `upstream` stands for what the origin does not know.
+    pub async fn whose(&self, repo: &RepoName, upstream: &Origin) -> Whose {
+        let tags = upstream.tags();
+        let lately = match self.names.said(repo).await {
+            Some(Said::Hosted(_)) => return Whose::Hosted,
+            Some(Said::Unhosted(asked)) => {
+                let good = self.origin().tags().policy.good;
+                if asked
+                    .elapsed_since_start()
+                    .is_some_and(|age| good.is_after(age))
+                {
+                    return Whose::Upstream;
+                }
+                tags.policy.if_error.is_after(asked.elapsed())
+            }
+            None => false,
+        };
+        let question = || {
+            let (resolver, repo) = (self.clone(), repo.clone());
+            async move { resolver.ask_whether_hosted(&repo).await }
+        };
+        let asking = Box::pin(self.hosted.ask(repo.clone(), question));
+        let patience = tags.stale_after.filter(|_| lately).unwrap_or(Duration::MAX);
+        match timeout(patience, asking).await {
+            Ok((Some(Ok(true)), _)) => Whose::Hosted,
+            Ok((Some(Ok(false)), _)) => Whose::Upstream,
+            _ if lately => Whose::UpstreamLately,
+            _ => Whose::Unknown,
+        }
+    }
+
+    /// Takes note of what the origin said of a repository by the way.
+    pub fn note_hosted(&self, repo: &RepoName) {
+        self.names.put_hosted(repo);
+    }
+
+    /// Takes note that the origin, asked at a time, did not know a repository.
+    pub fn note_unhosted(&self, repo: &RepoName, asked: Instant) {
+        self.names.put_unhosted(repo, asked);
+    }
+
+    async fn ask_whether_hosted(&self, repo: &RepoName) -> Result<bool, OriginError> {
+        let asked = Instant::now();
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = format!("/v2/{repo}/tags/list?n=1")
+            .parse()
+            .or(Err(OriginError::Nonsense("a path that cannot be written")))?;
+        let list = self.origin().list(repo, request, ANSWER_BYTES_MAX).await;
+        match list {
+            Ok::<(HeaderMap, _), _>(_) => {
+                self.names.put_hosted(repo);
+                Ok(true)
+            }
+            Err(OriginError::Refused(refusal)) => {
+                let is_hosted = !refusal.is_of_unknown_name();
+                if !is_hosted {
+                    self.names.put_unhosted(repo, asked);
+                }
+                Ok(is_hosted)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether content that a route asks for by its digest is here, and known to be of the repository.
+    pub async fn is_here(&self, route: &Route) -> bool {
+        match route {
+            Route::FetchBlob {
+                repository, digest, ..
+            } => self.cache.has(digest) && self.known_blob(repository, digest).await.is_some(),
+            Route::FetchManifest {
+                repository,
+                reference: Reference::Digest(digest),
+                ..
+            } => {
+                let key = manifest_key(repository, digest);
+                self.cache.has(digest) && self.names.link(&key).await.is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns a manifest that is here, without asking anybody.
+    pub async fn kept_manifest(&self, repo: &RepoName, reference: &Reference) -> Option<Resolved> {
+        match reference {
+            Reference::Tag(tag) => {
+                let policy = self.registries.policy(repo, tag);
+                self.last(repo, tag, policy).await
+            }
+            Reference::Digest(_) => self.fresh(repo, reference, None).await,
+        }
+    }
+}

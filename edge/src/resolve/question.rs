@@ -1,0 +1,131 @@
+//! The question for a manifest, and what becomes of its answer.
+
+use outport_core::clock;
+use outport_core::oci::reference::{Reference, RepoName, Tag};
+use tokio::time::Instant;
+
+use super::absent::Name;
+use super::{Resolved, Resolver};
+use crate::names::{Asked, Moment, Pointed};
+use crate::served::Served;
+use crate::source::{Manifest, ManifestAnswer, OriginError, Standing};
+
+/// A tag that is asked for, and what was known of it before.
+#[derive(Clone, Copy)]
+struct AskedTag<'a> {
+    tag: &'a Tag,
+    moment: Moment,
+    /// Where it pointed, if that may still be answered with.
+    last: Option<Pointed>,
+}
+
+impl Resolver {
+    pub(super) async fn ask_manifest(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+    ) -> Result<Resolved, OriginError> {
+        let policy = match reference {
+            Reference::Tag(tag) => Some((tag, self.registries.policy(repo, tag))),
+            Reference::Digest(_) => None,
+        };
+        // The question before this one may have been answered since this was asked.
+        if let Some(resolved) = self.fresh(repo, reference, policy).await {
+            return Ok(resolved);
+        }
+        let (since, links) = (Instant::now(), self.names.moment_of_links(repo));
+        let (mut held, mut asked) = (None, None);
+        if let Some((tag, policy)) = policy {
+            let moment = self.names.moment_of_tag(repo, tag);
+            let known = self.names.tag(repo, tag).await;
+            if let Some(pointed) = &known {
+                held = self.local(repo, &pointed.digest).await;
+            }
+            asked = Some(AskedTag {
+                tag,
+                moment,
+                last: known.filter(|known| policy.if_error.is_after(known.age())),
+            });
+        }
+        let held_digest = held.as_ref().map(|manifest| manifest.digest);
+        let registry = self.registries.of(repo);
+        let answer = registry
+            .manifest(repo, reference, held_digest.as_ref())
+            .await;
+        let (manifest, served, standing) = match (answer, held) {
+            (Ok((ManifestAnswer::Manifest(manifest), standing)), _) => {
+                self.learn_manifest(repo, &manifest, links).await;
+                (manifest, Served::Miss, standing)
+            }
+            (Ok((ManifestAnswer::Unchanged, standing)), Some(manifest)) => {
+                (manifest, Served::Revalidated, standing)
+            }
+            (Ok((ManifestAnswer::Unchanged, _)), None) => {
+                return Err(OriginError::Nonsense("unchanged, and nothing was known"));
+            }
+            (Err(error), held) => {
+                return self.instead(repo, reference, (asked, held), error).await;
+            }
+        };
+        if let Some(asked) = asked {
+            self.learn_tag(repo, asked, (&manifest, standing), since);
+        }
+        let is_fresh = standing == Standing::default();
+        Ok(Resolved {
+            manifest,
+            served: if standing.is_stale {
+                Served::Stale
+            } else {
+                served
+            },
+            age: (!is_fresh).then_some(standing.age),
+        })
+    }
+
+    /// Remembers where a tag points that was asked for at `since`.
+    fn learn_tag(
+        &self,
+        repo: &RepoName,
+        asked: AskedTag<'_>,
+        (manifest, standing): (&Manifest, Standing),
+        since: Instant,
+    ) {
+        let pointed = Pointed {
+            digest: manifest.digest,
+            // What is stale already is good for nobody else without a question.
+            asked: if standing.is_stale {
+                Asked::Before(clock::now())
+            } else {
+                Asked::At(since)
+            },
+            age_then: standing.age,
+        };
+        self.names.put_tag(repo, asked.tag, pointed, asked.moment);
+    }
+
+    /// Returns what a client gets when there was no answer, or none to go by.
+    async fn instead(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+        (asked, held): (Option<AskedTag<'_>>, Option<Manifest>),
+        error: OriginError,
+    ) -> Result<Resolved, OriginError> {
+        if error.is_silence()
+            && let Some(manifest) = held
+            && let Some(last) = asked.and_then(|asked| asked.last)
+        {
+            tracing::debug!(repo = %repo, reference = %reference, error = %error, "answering from the last known tag");
+            return Ok(Resolved::at(manifest, Served::Stale, last));
+        }
+        // Who purged it meanwhile wants another answer.
+        let is_news = asked.is_none_or(|asked| self.names.has_kept_tag_since(asked.moment));
+        if error.is_not_found() && is_news {
+            self.forget_manifest(repo, reference).await;
+            if self.registries.upstream(repo).is_some() {
+                self.absent.put(repo, Name::Manifest(reference.clone()));
+            }
+        }
+        Err(error)
+    }
+}

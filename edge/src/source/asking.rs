@@ -1,0 +1,164 @@
+//! Sending a question, and telling an answer from what is none.
+//!
+//! What: a node is asked as it is, an upstream by its own names and with a token, and the origin for an upstream by saying
+//! which, in [`OUTPORT_UPSTREAM`]: an origin that asks it says so too in its answer, so that what another says of a repository
+//! that happens to be called so is not taken for the upstream's word.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::HeaderValue;
+use http::{HeaderMap, Request, Response, StatusCode};
+use outport_core::body::Body;
+use outport_core::net::client::{Client, ClientError};
+use outport_core::oci::reference::RepoName;
+use outport_core::upstream::{Redirected, UpstreamError};
+
+use super::wire::{is_no, is_sick, retry_after};
+use super::{OUTPORT_HOPS, OUTPORT_UPSTREAM, Origin, OriginError, Peer, Refusal};
+
+impl Origin {
+    /// Sends a request as it is and returns the answer, whatever its status.
+    ///
+    /// A status that says that it cannot be served is for whoever asked: it may be that one request's own doing (a second
+    /// chunk of an upload that is still being written to), and must not close the origin to everybody.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, OriginError> {
+        let Peer::Node(client) = &self.0.peer else {
+            return Err(OriginError::Absent);
+        };
+        self.send_to(client, request, |response| {
+            (!is_sick(response.status())).then_some(true)
+        })
+        .await
+    }
+
+    /// Sends a question about a repository, by the name that it has there, and returns the answer, whatever its status.
+    pub async fn ask(
+        &self,
+        repo: &RepoName,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, OriginError> {
+        let upstream = match &self.0.peer {
+            Peer::Absent | Peer::Node(_) => return self.send(request).await,
+            Peer::Through(client, name) => {
+                let headers = request.headers_mut();
+                headers.insert(OUTPORT_UPSTREAM, name.clone());
+                let answer = self.send_to(client, request, |response| {
+                    // That it says that an upstream is away says that the origin is not.
+                    let is_well = is_for(response.headers(), name);
+                    Some(is_well || !response.status().is_server_error())
+                });
+                let response = answer.await?;
+                if !is_for(response.headers(), name) && !response.status().is_server_error() {
+                    return Err(OriginError::Nonsense(
+                        "the origin does not ask this upstream",
+                    ));
+                }
+                return Ok(response);
+            }
+            Peer::Upstream(upstream) => upstream,
+        };
+        self.0.health.permit()?;
+        // Not within every question to an origin.
+        let answer = Box::pin(upstream.send(repo, request)).await;
+        if let Some(quota) = upstream.quota() {
+            self.0.health.show(quota);
+        }
+        match &answer {
+            Ok(response) => self.0.health.report(!response.status().is_server_error()),
+            Err(UpstreamError::Client(ClientError::Busy { .. })) => {}
+            Err(error) => self.0.health.report(is_no(error)),
+        }
+        answer.map_err(OriginError::from)
+    }
+
+    /// Sends a request to a node; `is_well` tells what an answer says of it, if anything.
+    async fn send_to(
+        &self,
+        client: &Client,
+        mut request: Request<Body>,
+        is_well: impl FnOnce(&Response<Body>) -> Option<bool>,
+    ) -> Result<Response<Body>, OriginError> {
+        self.0.health.permit()?;
+        request
+            .headers_mut()
+            .entry(OUTPORT_HOPS)
+            .or_insert(HeaderValue::from_static("1"));
+        let answer = client.send(request).await;
+        match &answer {
+            Ok(response) => {
+                if let Some(is_well) = is_well(response) {
+                    self.0.health.report(is_well);
+                }
+            }
+            Err(ClientError::RequestBody(_) | ClientError::Busy { .. }) => {}
+            Err(_) => self.0.health.report(false),
+        }
+        answer.map_err(|error| match error {
+            ClientError::RequestBody(_) => OriginError::RequestBody(Arc::new(error)),
+            ClientError::Busy { .. } => OriginError::Busy,
+            error => OriginError::Unreachable(Arc::new(error)),
+        })
+    }
+
+    /// Sends a question, and takes only a success or a 304 for an answer.
+    pub(super) async fn answer(
+        &self,
+        repo: &RepoName,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, OriginError> {
+        let response = self.ask(repo, request).await?;
+        let status = response.status();
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            return Ok(response);
+        }
+        if !matches!(self.0.peer, Peer::Absent | Peer::Node(_)) {
+            return Err(self.refused_by_upstream(response).await);
+        }
+        if is_sick(status) {
+            self.0.health.report(false);
+        }
+        if !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
+            return Err(OriginError::Sick(status));
+        }
+        Err(OriginError::Refused(Arc::new(
+            Refusal::read(response).await,
+        )))
+    }
+
+    /// Tells what an upstream's no means: only its own 404 is one.
+    async fn refused_by_upstream(&self, response: Response<Body>) -> OriginError {
+        let is_redirected = response.extensions().get::<Redirected>().is_some();
+        match response.status() {
+            StatusCode::NOT_FOUND if !is_redirected => {
+                let mut refusal = Refusal::read(response).await;
+                // Nothing that it says beside it is for our clients.
+                refusal.headers.clear();
+                refusal.body = Bytes::new();
+                OriginError::Refused(Arc::new(refusal))
+            }
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) if !is_redirected => {
+                OriginError::Denied(status)
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                self.0.health.trip();
+                OriginError::Limited(retry_after(response.headers()))
+            }
+            status => OriginError::Sick(status),
+        }
+    }
+
+    /// Whether as many requests are under way as may be.
+    pub(super) fn is_saturated(&self) -> bool {
+        match &self.0.peer {
+            Peer::Absent => false,
+            Peer::Node(client) | Peer::Through(client, _) => client.is_saturated(),
+            Peer::Upstream(upstream) => upstream.is_saturated(),
+        }
+    }
+}
+
+/// Whether an answer is an upstream's, by way of an origin.
+fn is_for(headers: &HeaderMap, upstream: &HeaderValue) -> bool {
+    headers.get(OUTPORT_UPSTREAM) == Some(upstream)
+}

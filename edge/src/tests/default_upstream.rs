@@ -1,0 +1,159 @@
+//! An edge with an origin, and an upstream for what that does not know.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Method;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::origin::ScriptedOrigin;
+use super::upstreams::scripted::ScriptedUpstream;
+use super::upstreams::{STALE_MAX, manifest};
+use super::{RunningEdge, blob_path, content, sha256};
+
+struct Rig {
+    origin: Arc<ScriptedOrigin>,
+    upstream: ScriptedUpstream,
+    edge: RunningEdge,
+    cache: TempDir,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let origin = ScriptedOrigin::start().await;
+        let upstream = ScriptedUpstream::start().await;
+        let cache = TempDir::new().unwrap();
+        let edge = start(&cache, &origin, &upstream).await;
+        Self {
+            origin,
+            upstream,
+            edge,
+            cache,
+        }
+    }
+
+    async fn restart(self) -> Self {
+        self.edge.stop().await;
+        let edge = start(&self.cache, &self.origin, &self.upstream).await;
+        Self { edge, ..self }
+    }
+}
+
+/// Starts an edge that asks the origin each time, and the upstream itself.
+async fn start(
+    cache: &TempDir,
+    origin: &ScriptedOrigin,
+    upstream: &ScriptedUpstream,
+) -> RunningEdge {
+    let url = format!("upstream.0.url=http://{}", upstream.address);
+    let sets = [
+        "upstream.0.name=hub",
+        &url,
+        "upstreams.default=hub",
+        "upstreams.names_from=upstream",
+        "origin.answer_timeout=1m",
+    ];
+    RunningEdge::start(cache.path(), origin.address, &sets).await
+}
+
+#[tokio::test]
+async fn what_the_origin_does_not_have_comes_from_the_upstream_each_time() {
+    let rig = Rig::new().await;
+    let (image, blob) = (manifest("a"), content(100_000, 8));
+    rig.upstream.put_manifest("org/app", "1", &image);
+    rig.upstream.put_blob("org/app", &blob);
+    for served in ["fwd=miss", "hit"] {
+        let answer = rig.edge.get("/v2/org/app/manifests/1").await;
+        answer.is(200, &image, served);
+        let path = blob_path("org/app", &blob);
+        rig.edge.get(&path).await.is(200, &blob, served);
+        rig.edge.settle().await;
+    }
+    // A layer of another image of it, also asked for by HEAD.
+    rig.upstream.put_blob("org/other", &blob);
+    let path = blob_path("org/other", &blob);
+    let head = rig.edge.begin(Method::HEAD, &path, &[]).await;
+    assert_eq!(head.status, 200);
+    assert_eq!(rig.edge.get(&path).await.body, Some(blob));
+    // And lists.
+    let list = Bytes::from_static(b"{\"name\":\"org/app\",\"tags\":[\"1\"]}");
+    let link = "</v2/org/app/tags/list?next=x>; rel=\"next\"";
+    rig.upstream.put_list("/v2/org/app/tags/list", &list, link);
+    let answer = rig.edge.get("/v2/org/app/tags/list").await;
+    assert_eq!(answer.body, Some(list));
+    let expected = "</v2/org/app/tags/list?next=x>; rel=\"next\"";
+    assert_eq!(
+        answer.headers["link"], expected,
+        "by the name that it was asked for by"
+    );
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_hosted_is_nobody_elses_matter() {
+    let rig = Rig::new().await;
+    let (hosted, theirs) = (content(1000, 9), manifest("theirs"));
+    rig.upstream.put_manifest("team/app", "1", &theirs);
+    rig.upstream.put_manifest("team/app", "2", &theirs);
+    rig.origin
+        .put_manifest("team/app", "1", &manifest("hosted"));
+    rig.origin.put_blob("team/app", &hosted);
+    let answer = rig.edge.get("/v2/team/app/manifests/1").await;
+    answer.is(200, &manifest("hosted"), "fwd=miss");
+    let answer = rig.edge.get(&blob_path("team/app", &hosted)).await;
+    answer.is(200, &hosted, "fwd=miss");
+    rig.origin.stop();
+    let answer = rig.edge.get("/v2/team/app/manifests/1").await;
+    assert_eq!(answer.body, Some(manifest("hosted")));
+    assert_eq!(rig.edge.get("/v2/team/app/manifests/2").await.status, 503);
+    assert_eq!(rig.upstream.seen("team").len(), 0);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn while_the_origin_is_away_only_what_is_here_is_the_upstreams() {
+    let rig = Rig::new().await;
+    let (image, blob) = (manifest("a"), content(1000, 1));
+    rig.upstream.put_manifest("org/app", "1", &image);
+    rig.upstream.put_manifest("org/app", "2", &manifest("b"));
+    rig.upstream.put_blob("org/app", &blob);
+    let tag = "/v2/org/app/manifests/1";
+    rig.edge.get(tag).await.is(200, &image, "fwd=miss");
+    rig.edge.get(&blob_path("org/app", &blob)).await;
+    rig.edge.settle().await;
+    // Somebody pushes to it elsewhere, just before.
+    rig.origin.stop();
+    let mut rig = rig;
+    for _ in 0..2 {
+        let before = rig.upstream.seen("/").len();
+        let answer = rig.edge.get(tag).await;
+        answer.is(200, &image, "fwd=stale; detail=origin-unreachable");
+        let answer = rig.edge.get(&blob_path("org/app", &blob)).await;
+        answer.is(200, &blob, "hit");
+        assert_eq!(rig.edge.get("/v2/org/app/manifests/2").await.status, 503);
+        assert_eq!(rig.edge.get("/v2/org/new/manifests/1").await.status, 503);
+        assert_eq!(rig.upstream.seen("/").len(), before);
+        // Also after a restart.
+        rig = rig.restart().await;
+    }
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_silent_origin_whose_word_is_known() {
+    let rig = Rig::new().await;
+    let image = manifest("a");
+    rig.upstream.put_manifest("org/app", "1", &image);
+    let tag = "/v2/org/app/manifests/1";
+    rig.edge.get(tag).await.is(200, &image, "fwd=miss");
+    let _held = rig.origin.hold(Method::GET, "/v2/org/app/tags/list");
+    let by_digest = format!("/v2/org/app/manifests/{}", sha256(&image));
+    for path in [by_digest.as_str(), tag] {
+        let began = Instant::now();
+        assert_eq!(rig.edge.get(path).await.body, Some(image.clone()));
+        let took = began.elapsed();
+        assert!(took < STALE_MAX, "{path}: {took:?}");
+    }
+    rig.edge.stop().await;
+}
