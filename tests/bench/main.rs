@@ -12,6 +12,7 @@
 )]
 
 mod attack;
+mod away;
 mod bucket;
 mod cache;
 mod cold;
@@ -31,6 +32,7 @@ use harness::node::Origin;
 use tempfile::TempDir;
 
 use attack::edge_under_attack;
+use away::edge_without_upstream;
 use bucket::origin_over_bucket;
 use cold::cold_layer;
 use crowd::crowd_at_cold_edge;
@@ -44,8 +46,8 @@ const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
 /// What can be run by itself.
-const PARTS: [&str; 8] = [
-    "origin", "edge", "cold", "crowd", "serve", "bucket", "attack", "cache",
+const PARTS: [&str; 9] = [
+    "origin", "edge", "cold", "crowd", "serve", "bucket", "attack", "away", "cache",
 ];
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -79,6 +81,9 @@ async fn main() {
     }
     if is_wanted("attack") {
         edge_under_attack(&mut table, rounds).await;
+    }
+    if is_wanted("away") {
+        edge_without_upstream(&mut table, rounds).await;
     }
     if !table.is_empty() {
         println!("\nMedians of {rounds} rounds in turn:\n\n{table}");
