@@ -22,6 +22,8 @@ pub struct Definition {
     pub has_library: bool,
     /// Who it is asked as; nobody by default.
     pub credentials: Option<Credentials>,
+    /// What stands for them at its token endpoint, if it gave one (an identity token, or OAuth 2 refresh token).
+    pub identity_token: Option<Secret>,
     /// Hosts that credentials go to beside its own, with their ports if those are not the scheme's.
     pub token_hosts: Vec<String>,
     /// Hosts that it may send to although their addresses are not public.
@@ -97,6 +99,7 @@ impl Definition {
             hostnames: Vec::new(),
             url,
             credentials: None,
+            identity_token: None,
             token_hosts: Vec::new(),
             private_hosts: Vec::new(),
             ca_file: None,

@@ -52,6 +52,13 @@ impl Rig {
     }
 
     async fn new(answer: impl Fn(&Seen) -> Response<Body> + Clone + Send + Sync + 'static) -> Self {
+        Self::with(None, answer).await
+    }
+
+    async fn with(
+        identity_token: Option<&str>,
+        answer: impl Fn(&Seen) -> Response<Body> + Clone + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -82,6 +89,7 @@ impl Rig {
                 username: "user".to_owned(),
                 password: Secret::new("p&ss".to_owned()),
             }),
+            identity_token: identity_token.map(|token| Secret::new(token.to_owned())),
             ..Definition::new("hub".to_owned(), url.parse().unwrap())
         };
         Self {
@@ -173,6 +181,26 @@ async fn a_token_endpoint_that_knows_only_post_is_posted_to() {
         posted.body,
         "grant_type=password&service=s&scope=repository%3Aa%2Fb%3Apull&client_id=outport&username=user&password=p%26ss"
     );
+}
+
+#[tokio::test]
+async fn an_identity_token_stands_for_the_password() {
+    let rig = Rig::with(Some("id&"), |seen| {
+        if seen.target.starts_with("/token") {
+            token(r#"{"access_token": "good"}"#)
+        } else {
+            guarded(seen)
+        }
+    })
+    .await;
+    assert_eq!(rig.ask("/v2/").await.unwrap(), 200);
+    assert_eq!(rig.asked(), ["GET /v2/", "POST /token", "GET /v2/"]);
+    let posted = rig.seen.lock()[1].clone();
+    assert_eq!(
+        posted.body,
+        "grant_type=refresh_token&service=s&scope=repository%3Aa%2Fb%3Apull&client_id=outport&refresh_token=id%26"
+    );
+    assert!(!posted.headers.contains_key(AUTHORIZATION));
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ use serde::Deserialize;
 use super::challenge::Challenge;
 use super::{Credentials, Definition};
 use crate::body::Body;
+use crate::config::Secret;
 use crate::net::client::{BaseUrl, Client, ClientError};
 
 /// What requests are let in with, by scope.
@@ -194,13 +195,12 @@ impl Tokens {
     ) -> Result<Grant, TokenError> {
         let (url, path) = self.endpoint(realm)?;
         let credentials = self.definition.credentials.as_ref();
-        let mut response = self
-            .ask(
-                client,
-                &url,
-                get(&path, service, scope, credentials).ok_or(TokenError::Nonsense)?,
-            )
-            .await?;
+        let request = match &self.definition.identity_token {
+            Some(token) => refresh(&path, service, scope, token),
+            None => get(&path, service, scope, credentials),
+        };
+        let request = request.ok_or(TokenError::Nonsense)?;
+        let mut response = self.ask(client, &url, request).await?;
         if matches!(
             response.status(),
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED
@@ -237,7 +237,9 @@ impl Tokens {
             return Err(bad());
         }
         let is_own = self.definition.is_own(&url);
-        if self.definition.credentials.is_some() && !is_own {
+        let is_anonymous =
+            self.definition.credentials.is_none() && self.definition.identity_token.is_none();
+        if !is_anonymous && !is_own {
             return Err(TokenError::Untrusted(url.to_string()));
         }
         let path = uri
@@ -295,13 +297,31 @@ fn post(
     scope: &str,
     credentials: &Credentials,
 ) -> Option<Request<Body>> {
+    let who = [
+        ("username", credentials.username.as_str()),
+        ("password", credentials.password.expose()),
+    ];
+    grant(path, ("password", &who), service, scope)
+}
+
+/// Returns the request for a token in place of an identity token (RFC 6749 section 6).
+fn refresh(path: &str, service: &str, scope: &str, token: &Secret) -> Option<Request<Body>> {
+    let who = [("refresh_token", token.expose())];
+    grant(path, ("refresh_token", &who), service, scope)
+}
+
+fn grant(
+    path: &str,
+    (kind, who): (&str, &[(&str, &str)]),
+    service: &str,
+    scope: &str,
+) -> Option<Request<Body>> {
     let form = Serializer::new(String::new())
-        .append_pair("grant_type", "password")
+        .append_pair("grant_type", kind)
         .append_pair("service", service)
         .append_pair("scope", scope)
         .append_pair("client_id", CLIENT_ID)
-        .append_pair("username", &credentials.username)
-        .append_pair("password", credentials.password.expose())
+        .extend_pairs(who)
         .finish();
     let mut request = Request::new(Body::from(form.into_bytes()));
     *request.method_mut() = Method::POST;

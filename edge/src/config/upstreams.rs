@@ -169,6 +169,7 @@ fn upstream(section: &mut Section<'_>) -> Option<Definition> {
     };
     // All of its keys are taken, whatever is wrong with it.
     let credentials = credentials(section);
+    let identity_token = section.take_secret("identity_token");
     let mut told = |key| section.take(key, Vec::<String>::new());
     let [aliases, hostnames, token_hosts, private_hosts] =
         ["aliases", "hostnames", "token_hosts", "private_hosts"].map(&mut told);
@@ -181,6 +182,7 @@ fn upstream(section: &mut Section<'_>) -> Option<Definition> {
         hostnames,
         private_hosts,
         credentials,
+        identity_token,
         ca_file,
         allow,
         deny,
