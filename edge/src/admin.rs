@@ -119,9 +119,11 @@ impl Operations {
         match (images.next(), images.next()) {
             (Some(hosted), Some(upstreams)) => {
                 let there = self.resolver.registries().of(&upstreams.repo);
-                match self.resolver.whose(&hosted.repo, there).await {
-                    Whose::Hosted | Whose::Unknown => Ok(hosted),
-                    Whose::Upstream | Whose::UpstreamLately => Ok(upstreams),
+                match self.resolver.whose(&hosted.repo, there, None).await {
+                    Whose::Hosted | Whose::Unknown(_) => Ok(hosted),
+                    Whose::Upstream | Whose::UpstreamLately(_) | Whose::UpstreamSoFar => {
+                        Ok(upstreams)
+                    }
                 }
             }
             (Some(image), _) => Ok(image),

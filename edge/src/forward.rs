@@ -57,6 +57,12 @@ pub async fn forward(
     }
     let response = send(resolver, request).await?;
     if response.status().is_success() {
+        if let Route::PushBlob { repository, .. }
+        | Route::FinishUpload { repository, .. }
+        | Route::MountBlob { repository, .. } = route
+        {
+            resolver.note_hosted(repository);
+        }
         forget_deleted(resolver, route).await;
     }
     Ok(response)

@@ -95,7 +95,7 @@ pub struct Pointed {
 pub enum Asked {
     /// Since the start.
     At(Instant),
-    /// Before it, to a minute ([`WRITTEN_EVERY`]).
+    /// Before it, to a minute.
     Before(SystemTime),
 }
 

@@ -45,6 +45,7 @@ pub struct Resolver {
     links: Coalesce<LinkKey, Result<Link, OriginError>>,
     lists: Coalesce<String, Result<Option<List>, OriginError>>,
     hosted: Coalesce<RepoName, Result<bool, OriginError>>,
+    tasks: Tasks,
     absent: Absent,
     /// The largest manifest that is kept, in bytes.
     manifest_bytes_max: u64,
@@ -89,6 +90,7 @@ impl Resolver {
             links: Coalesce::new(tasks.clone()),
             lists: Coalesce::new(tasks.clone()),
             hosted: Coalesce::new(tasks.clone()),
+            tasks: tasks.clone(),
             absent: Absent::new(absent_for),
             manifest_bytes_max,
         }

@@ -24,7 +24,7 @@ const CONFIG_RETRY: Duration = Duration::from_mins(1);
 /// Returns the response to a request that could not be served.
 pub fn origin_error(error: OriginError, route: &Route) -> Response<Body> {
     match (error, route) {
-        (OriginError::Refused(refusal), _) => refused(&refusal),
+        (OriginError::Refused(refusal), route) => refused(&refusal, route),
         // What an origin would say of it.
         (error @ OriginError::RequestBody(_), Route::PushManifest { .. }) => error_response(
             &ApiError::new(ErrorCode::ManifestInvalid)
@@ -122,7 +122,7 @@ fn is_no(error: &OriginError) -> bool {
 }
 
 /// Passes the origin's no on; one that is not the specification's JSON is put in its form.
-fn refused(refusal: &Refusal) -> Response<Body> {
+fn refused(refusal: &Refusal, route: &Route) -> Response<Body> {
     let is_json = refusal
         .headers
         .get(CONTENT_TYPE)
@@ -135,7 +135,11 @@ fn refused(refusal: &Refusal) -> Response<Body> {
         response.headers_mut().insert(CONTENT_LENGTH, length);
         response
     } else if refusal.status == StatusCode::NOT_FOUND && refusal.body.is_empty() {
-        error_response(&ErrorCode::BlobUnknown.into())
+        let code = match route {
+            Route::FetchManifest { .. } => ErrorCode::ManifestUnknown,
+            _ => ErrorCode::BlobUnknown,
+        };
+        error_response(&code.into())
     } else {
         error_response(&code(refusal.status).into())
     };

@@ -10,7 +10,7 @@ use outport_core::body::Body;
 use outport_core::net::respond::{Note, error_response, small};
 use outport_core::oci::error::{ApiError, ErrorCode};
 use outport_core::oci::media::JSON;
-use outport_core::oci::route::{Route, Routed};
+use outport_core::oci::route::{Fetch, Route, Routed};
 use tokio::time::Instant;
 
 use crate::forward::forward;
@@ -128,21 +128,49 @@ impl Service {
         let (Some(repo), Some(there)) = (hosted.repository(), upstream.repository()) else {
             return self.answer(hosted, hops, request).await;
         };
-        // The origin was asked for the name that led to it.
-        if resolver.is_here(upstream).await && !resolver.is_here(hosted).await {
-            return self.answer(upstream, hops, request).await;
-        }
+        // Who pushes asks so whether the origin has it: that another has it is no help.
+        let is_push_check = matches!(
+            hosted,
+            Route::FetchBlob {
+                fetch: Fetch::Head,
+                ..
+            }
+        );
         // What may be an upstream's is only asked for, and has no body.
         let (head, _) = request.into_parts();
         let again = || Request::from_parts(head.clone(), Body::empty());
-        match resolver.whose(repo, resolver.registries().of(there)).await {
-            Whose::Upstream => self.answer(upstream, hops, again()).await,
-            Whose::UpstreamLately => match self.kept(upstream, &head).await {
-                Some(kept) => Ok(kept),
-                None => self.answer(hosted, hops, again()).await,
+        let asked = Instant::now();
+        let whose = if is_push_check || resolver.is_known_hosted(hosted).await {
+            Whose::Hosted
+        } else if resolver.is_here(upstream).await {
+            // The origin was asked for the name that led to it.
+            return self.answer(upstream, hops, again()).await;
+        } else {
+            let registry = resolver.registries().of(there);
+            let whose = resolver.whose(repo, registry, registry.tags().stale_after);
+            match whose.await {
+                Whose::UpstreamSoFar => {
+                    if let Some(kept) = self.kept(upstream, &head).await {
+                        if let Route::FetchManifest { reference, .. } = upstream {
+                            resolver.refresh(repo, there.clone(), reference.clone());
+                        }
+                        return Ok(kept);
+                    }
+                    resolver.whose(repo, registry, None).await
+                }
+                whose => whose,
+            }
+        };
+        match whose {
+            Whose::Upstream => match self.answer(upstream, hops, again()).await {
+                Err(error) if error.is_not_found() && resolver.is_hosted_by_now(repo).await => {
+                    self.answer(hosted, hops, again()).await
+                }
+                answer => answer,
             },
-            Whose::Hosted | Whose::Unknown => {
-                let asked = Instant::now();
+            Whose::UpstreamLately(error) => self.kept(upstream, &head).await.ok_or(error),
+            Whose::Unknown(error) => Err(error),
+            Whose::Hosted | Whose::UpstreamSoFar => {
                 match self.answer(hosted, hops, again()).await {
                     Err(OriginError::Refused(refusal)) if refusal.is_of_unknown_name() => {
                         resolver.note_unhosted(repo, asked);

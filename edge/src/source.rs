@@ -412,7 +412,10 @@ impl Origin {
             if self.is_saturated() {
                 return Err(OriginError::Busy);
             }
-            self.0.health.report(false);
+            // By way of the origin, it is most likely the upstream that takes its time.
+            if !matches!(self.0.peer, Peer::Through(..)) {
+                self.0.health.report(false);
+            }
             Err(OriginError::Slow(limit))
         })
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use outport_core::body::{Body, CollectError};
 use outport_core::net::content::Content;
 use outport_core::net::respond::{self, Note};
@@ -53,7 +53,8 @@ pub(crate) struct Api {
 impl Api {
     /// Answers a request: for the origin itself, or for an upstream.
     pub(crate) async fn handle(&self, mut request: Request<Body>) -> Response<Body> {
-        let is_node = request.headers().contains_key(OUTPORT_HOPS);
+        let is_question = [Method::GET, Method::HEAD].contains(request.method());
+        let is_node = is_question && request.headers().contains_key(OUTPORT_HOPS);
         if let Some(name) = request.headers_mut().remove(OUTPORT_UPSTREAM) {
             return self.upstreams_answer(&name, request).await;
         }

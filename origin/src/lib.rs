@@ -33,7 +33,7 @@ use outport_core::process::{self, Hangups};
 use outport_core::store::StoreError;
 use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics;
-use outport_edge::pull_through::PullThrough;
+use outport_edge::pull_through::{self, PullThrough};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -93,6 +93,9 @@ pub enum BuildError {
     /// The location refuses us.
     #[error("use the location {0}")]
     Refused(String, #[source] StoreError),
+    /// What is kept of upstreams cannot be used: without it, what is theirs could not be told from what does not exist.
+    #[error("open what is kept of upstreams")]
+    Upstreams(#[from] pull_through::BuildError),
     /// The runtime ends already.
     #[error("shutting down")]
     Ending,
@@ -121,13 +124,7 @@ impl Origin {
         let upstreams = match &config.upstreams {
             Some(upstreams) => {
                 let metrics = (&seams.metrics, "origin_upstreams");
-                let built = PullThrough::build(upstreams, metrics, &seams.tasks).await;
-                // What is hosted does not depend on it.
-                built
-                    .inspect_err(|error| {
-                        tracing::error!(error = chain(error), "upstreams are not asked");
-                    })
-                    .ok()
+                Some(PullThrough::build(upstreams, metrics, &seams.tasks).await?)
             }
             None => None,
         };

@@ -17,24 +17,55 @@ use crate::names::Said;
 use crate::source::{Origin, OriginError};
 
 /// Whose a repository is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Whose {
     /// The origin's.
     Hosted,
     /// The default upstream's.
     Upstream,
-    /// The default upstream's when the origin could last be asked.
-    UpstreamLately,
+    /// The default upstream's when the origin could last be asked, which it cannot now.
+    UpstreamLately(OriginError),
+    /// The same, but the origin only takes its time.
+    UpstreamSoFar,
     /// Nobody knows.
-    Unknown,
+    Unknown(OriginError),
 }
 
 /// The largest answer to the question that is read.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 impl Resolver {
-    /// Finds out whose a repository is, when `upstream` stands for what the origin does not know.
-    pub async fn whose(&self, repo: &RepoName, upstream: &Origin) -> Whose {
+    /// Whether the origin is known to host a repository, without asking it: it said so, or where this tag points.
+    pub async fn is_known_hosted(&self, route: &Route) -> bool {
+        let Some(repo) = route.repository() else {
+            return false;
+        };
+        match (self.names.said(repo).await, route) {
+            (Some(Said::Hosted(_)), _) => true,
+            (
+                None,
+                Route::FetchManifest {
+                    reference: Reference::Tag(tag),
+                    ..
+                },
+            ) => self.names.tag(repo, tag).await.is_some(),
+            _ => self.is_here(route).await,
+        }
+    }
+
+    /// Whether the origin hosts a repository after all, that it did not know a moment ago.
+    pub async fn is_hosted_by_now(&self, repo: &RepoName) -> bool {
+        matches!(self.question(repo).await, Ok(true))
+    }
+
+    /// Finds out whose a repository is, when `upstream` stands for what the origin does not know, and waits for the origin no
+    /// longer than is said, if it said so before.
+    pub async fn whose(
+        &self,
+        repo: &RepoName,
+        upstream: &Origin,
+        patience: Option<Duration>,
+    ) -> Whose {
         let tags = upstream.tags();
         let lately = match self.names.said(repo).await {
             Some(Said::Hosted(_)) => return Whose::Hosted,
@@ -50,18 +81,34 @@ impl Resolver {
             }
             None => false,
         };
+        let patience = patience.filter(|_| lately).unwrap_or(Duration::MAX);
+        match timeout(patience, Box::pin(self.question(repo))).await {
+            Ok(Ok(true)) => Whose::Hosted,
+            Ok(Ok(false)) => Whose::Upstream,
+            Ok(Err(error)) if lately => Whose::UpstreamLately(error),
+            Ok(Err(error)) => Whose::Unknown(error),
+            Err(_elapsed) => Whose::UpstreamSoFar,
+        }
+    }
+
+    /// Has a tag of the default upstream asked for when the origin has said whose it is.
+    pub fn refresh(&self, hosted: &RepoName, there: RepoName, reference: Reference) {
+        let (resolver, hosted) = (self.clone(), hosted.clone());
+        drop(self.tasks.spawn("refresh", async move {
+            if matches!(resolver.question(&hosted).await, Ok(false)) {
+                drop(Box::pin(resolver.manifest(&there, &reference)).await);
+            }
+        }));
+    }
+
+    /// Asks the origin whether it knows a repository, together with all who ask.
+    async fn question(&self, repo: &RepoName) -> Result<bool, OriginError> {
         let question = || {
             let (resolver, repo) = (self.clone(), repo.clone());
             async move { resolver.ask_whether_hosted(&repo).await }
         };
-        let asking = Box::pin(self.hosted.ask(repo.clone(), question));
-        let patience = tags.stale_after.filter(|_| lately).unwrap_or(Duration::MAX);
-        match timeout(patience, asking).await {
-            Ok((Some(Ok(true)), _)) => Whose::Hosted,
-            Ok((Some(Ok(false)), _)) => Whose::Upstream,
-            _ if lately => Whose::UpstreamLately,
-            _ => Whose::Unknown,
-        }
+        let (answer, _) = self.hosted.ask(repo.clone(), question).await;
+        answer.unwrap_or(Err(OriginError::Ending))
     }
 
     /// Takes note of what the origin said of a repository by the way.
@@ -120,7 +167,11 @@ impl Resolver {
         match reference {
             Reference::Tag(tag) => {
                 let policy = self.registries.policy(repo, tag);
-                self.last(repo, tag, policy).await
+                let fresh = self.fresh(repo, reference, Some((tag, policy))).await;
+                match fresh {
+                    Some(fresh) => Some(fresh),
+                    None => self.last(repo, tag, policy).await,
+                }
             }
             Reference::Digest(_) => self.fresh(repo, reference, None).await,
         }

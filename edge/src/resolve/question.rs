@@ -67,6 +67,14 @@ impl Resolver {
                 return self.instead(repo, reference, (asked, held), error).await;
             }
         };
+        // Of two origins the one that is asked now may have asked the upstream before the other.
+        if standing.is_stale
+            && let Some(last) = asked.and_then(|asked| asked.last)
+            && last.age() <= standing.age
+            && let Some(manifest) = self.local(repo, &last.digest).await
+        {
+            return Ok(Resolved::at(manifest, Served::Stale, last));
+        }
         if let Some(asked) = asked {
             self.learn_tag(repo, asked, (&manifest, standing), since);
         }

@@ -52,6 +52,7 @@ async fn start(
         &url,
         "upstreams.default=hub",
         "upstreams.names_from=upstream",
+        "upstreams.tags_fresh_for=0s",
         "origin.answer_timeout=1m",
     ];
     RunningEdge::start(cache.path(), origin.address, &sets).await
@@ -65,17 +66,18 @@ async fn what_the_origin_does_not_have_comes_from_the_upstream_each_time() {
     rig.upstream.put_blob("org/app", &blob);
     for served in ["fwd=miss", "hit"] {
         let answer = rig.edge.get("/v2/org/app/manifests/1").await;
-        answer.is(200, &image, served);
+        assert_eq!(answer.body, Some(image.clone()));
         let path = blob_path("org/app", &blob);
         rig.edge.get(&path).await.is(200, &blob, served);
         rig.edge.settle().await;
     }
-    // A layer of another image of it, also asked for by HEAD.
+    // A layer of another image of it.
     rig.upstream.put_blob("org/other", &blob);
     let path = blob_path("org/other", &blob);
-    let head = rig.edge.begin(Method::HEAD, &path, &[]).await;
-    assert_eq!(head.status, 200);
     assert_eq!(rig.edge.get(&path).await.body, Some(blob));
+    // Who pushes asks so, and would leave out what the origin does not have.
+    let head = rig.edge.begin(Method::HEAD, &path, &[]).await;
+    assert_eq!(head.status, 404);
     // And lists.
     let list = Bytes::from_static(b"{\"name\":\"org/app\",\"tags\":[\"1\"]}");
     let link = "</v2/org/app/tags/list?next=x>; rel=\"next\"";
@@ -155,5 +157,58 @@ async fn nobody_waits_for_a_silent_origin_whose_word_is_known() {
         let took = began.elapsed();
         assert!(took < STALE_MAX, "{path}: {took:?}");
     }
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_origin_that_takes_its_time_is_waited_for_when_nothing_is_here() {
+    let rig = Rig::new().await;
+    for tag in ["1", "2"] {
+        rig.upstream.put_manifest("org/app", tag, &manifest(tag));
+    }
+    let path = |tag: &str| format!("/v2/org/app/manifests/{tag}");
+    rig.edge
+        .get(&path("1"))
+        .await
+        .is(200, &manifest("1"), "fwd=miss");
+    rig.upstream
+        .put_manifest("org/app", "1", &manifest("moved"));
+    let held = rig.origin.hold(Method::GET, "/v2/org/app/tags/list");
+    // What is here is answered, and asked for when the origin has spoken.
+    let answer = rig.edge.get(&path("1")).await;
+    answer.is(200, &manifest("1"), "fwd=stale; detail=origin-unreachable");
+    let second = path("2");
+    let waiting = rig.edge.get(&second);
+    let released = async {
+        tokio::time::sleep(2 * STALE_MAX).await;
+        held.release();
+    };
+    let (answer, ()) = tokio::join!(waiting, released);
+    answer.is(200, &manifest("2"), "fwd=miss");
+    let moved = async {
+        while rig.edge.get(&path("1")).await.body != Some(manifest("moved")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::PATIENCE, moved).await.unwrap();
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_pushed_is_hosted_from_then_on() {
+    let rig = Rig::new().await;
+    let (theirs, own) = (manifest("theirs"), manifest("own"));
+    rig.upstream.put_manifest("org/app", "1", &theirs);
+    let tag = "/v2/org/app/manifests/1";
+    rig.edge.get(tag).await.is(200, &theirs, "fwd=miss");
+    // Elsewhere.
+    rig.origin.put_manifest("org/app", "1", &own);
+    rig.edge.get(tag).await.is(200, &own, "fwd=miss");
+    // What the upstream has under that name is not what this repository has.
+    let by_digest = format!("/v2/org/app/manifests/{}", sha256(&theirs));
+    assert_eq!(rig.edge.get(&by_digest).await.status, 404);
+    let rig = rig.restart().await;
+    rig.origin.stop();
+    assert_eq!(rig.edge.get(tag).await.body, Some(own));
     rig.edge.stop().await;
 }

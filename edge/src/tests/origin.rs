@@ -95,6 +95,14 @@ pub(super) struct Seen {
 
 pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
+impl State {
+    /// Whether there is anything in a repository, by its path.
+    fn knows(&self, repo: &str) -> bool {
+        let mut paths = self.manifests.keys().chain(self.blobs.keys());
+        paths.any(|path| path.starts_with(&format!("{repo}/")))
+    }
+}
+
 impl ScriptedOrigin {
     pub(super) async fn start() -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -270,8 +278,7 @@ impl ScriptedOrigin {
     ) -> Response<Body> {
         let mut state = self.state.lock();
         if let Some(repo) = path.strip_suffix("/tags/list") {
-            let mut paths = state.manifests.keys().chain(state.blobs.keys());
-            return if paths.any(|path| path.starts_with(&format!("{repo}/"))) {
+            return if state.knows(repo) {
                 Response::new(Body::from("{\"tags\": []}"))
             } else {
                 error_response(&ErrorCode::NameUnknown.into())
@@ -281,7 +288,14 @@ impl ScriptedOrigin {
             return manifest_answer(manifest, none_match);
         }
         let Some(blob) = state.blobs.get(path).cloned() else {
-            return error_response(&ErrorCode::NameUnknown.into());
+            let repo = ["/manifests/", "/blobs/"]
+                .iter()
+                .find_map(|kind| path.split_once(kind));
+            let code = match repo {
+                Some((repo, _)) if state.knows(repo) => ErrorCode::ManifestUnknown,
+                _ => ErrorCode::NameUnknown,
+            };
+            return error_response(&code.into());
         };
         let fault = if is_get {
             state.faults.pop_front()
