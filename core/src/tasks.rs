@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// A handle to a set of tasks.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +33,15 @@ struct Inner {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct StillIn(BTreeMap<&'static str, usize>);
 
+/// Counts as a task; see [`Tasks::hold`].
+#[derive(Debug)]
+pub struct Held {
+    _counted: Counted,
+    _token: TaskTrackerToken,
+}
+
 /// Counts a task under its name for as long as it lives.
+#[derive(Debug)]
 struct Counted {
     tasks: Tasks,
     name: &'static str,
@@ -68,6 +77,15 @@ impl Tasks {
             let _counted = counted;
             task.await
         }))
+    }
+
+    /// Returns what is counted as a task under a name until it is dropped: for work that blocks a thread and goes on when
+    /// whoever waited for it has gone.
+    pub fn hold(&self, name: &'static str) -> Held {
+        Held {
+            _counted: self.count(name),
+            _token: self.0.tracker.token(),
+        }
     }
 
     /// Tells all tasks to end.

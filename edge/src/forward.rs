@@ -12,7 +12,7 @@ pub mod listing;
 mod pushed;
 
 use http::header::{CONNECTION, EXPECT, HOST, HeaderName, HeaderValue};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use outport_core::body::Body;
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 use outport_core::oci::route::Route;
@@ -57,9 +57,9 @@ pub async fn forward(
     }
     let response = send(resolver, request).await?;
     if response.status().is_success() {
-        if let Route::PushBlob { repository, .. }
-        | Route::FinishUpload { repository, .. }
-        | Route::MountBlob { repository, .. } = route
+        // A mount that is only an upload that begins has pushed nothing.
+        if response.status() == StatusCode::CREATED
+            && let Some(repository) = route.repository()
         {
             resolver.note_hosted(repository);
         }

@@ -10,7 +10,7 @@ use outport_core::body::Body;
 use outport_core::net::respond::{Note, error_response, small};
 use outport_core::oci::error::{ApiError, ErrorCode};
 use outport_core::oci::media::JSON;
-use outport_core::oci::route::{Fetch, Route, Routed};
+use outport_core::oci::route::{Route, Routed};
 use tokio::time::Instant;
 
 use crate::forward::forward;
@@ -21,7 +21,7 @@ use crate::resolve::Resolver;
 use crate::resolve::hosted::Whose;
 use crate::respond::origin_error;
 use crate::served::Served;
-use crate::source::registries::{Addressed, Say};
+use crate::source::registries::{Addressed, Say, is_push_check};
 use crate::source::sources::Reach;
 use crate::source::{HOPS_MAX, OUTPORT_HOPS, OriginError};
 
@@ -128,19 +128,11 @@ impl Service {
         let (Some(repo), Some(there)) = (hosted.repository(), upstream.repository()) else {
             return self.answer(hosted, hops, request).await;
         };
-        // Who pushes asks so whether the origin has it: that another has it is no help.
-        let is_push_check = matches!(
-            hosted,
-            Route::FetchBlob {
-                fetch: Fetch::Head,
-                ..
-            }
-        );
         // What may be an upstream's is only asked for, and has no body.
         let (head, _) = request.into_parts();
         let again = || Request::from_parts(head.clone(), Body::empty());
         let asked = Instant::now();
-        let whose = if is_push_check || resolver.is_known_hosted(hosted).await {
+        let whose = if is_push_check(hosted) || resolver.is_known_hosted(hosted).await {
             Whose::Hosted
         } else if resolver.is_here(upstream).await {
             // The origin was asked for the name that led to it.
@@ -150,10 +142,10 @@ impl Service {
             let whose = resolver.whose(repo, registry, registry.tags().stale_after);
             match whose.await {
                 Whose::UpstreamSoFar => {
-                    if let Some(kept) = self.kept(upstream, &head).await {
-                        if let Route::FetchManifest { reference, .. } = upstream {
-                            resolver.refresh(repo, there.clone(), reference.clone());
-                        }
+                    if let Route::FetchManifest { reference, .. } = upstream
+                        && let Some(kept) = self.kept(upstream, &head).await
+                    {
+                        resolver.refresh(repo, there.clone(), reference.clone());
                         return Ok(kept);
                     }
                     resolver.whose(repo, registry, None).await
@@ -163,8 +155,11 @@ impl Service {
         };
         match whose {
             Whose::Upstream => match self.answer(upstream, hops, again()).await {
-                Err(error) if error.is_not_found() && resolver.is_hosted_by_now(repo).await => {
-                    self.answer(hosted, hops, again()).await
+                Err(error) if error.is_not_found() => {
+                    if resolver.is_hosted_by_now(repo).await? {
+                        return self.answer(hosted, hops, again()).await;
+                    }
+                    Err(error)
                 }
                 answer => answer,
             },
@@ -172,7 +167,9 @@ impl Service {
             Whose::Unknown(error) => Err(error),
             Whose::Hosted | Whose::UpstreamSoFar => {
                 match self.answer(hosted, hops, again()).await {
-                    Err(OriginError::Refused(refusal)) if refusal.is_of_unknown_name() => {
+                    Err(OriginError::Refused(refusal))
+                        if refusal.is_of_unknown_name() && !is_push_check(hosted) =>
+                    {
                         resolver.note_unhosted(repo, asked);
                         self.answer(upstream, hops, again()).await
                     }

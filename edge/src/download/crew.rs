@@ -361,7 +361,11 @@ impl Crew<'_> {
         let (offset, writer) = (*written_to, Arc::clone(&self.writer));
         *written_to += bytes as u64;
         let cache = self.fill.parts.cache.clone();
+        let held = self.fill.parts.tasks.hold("write");
         Writing(Some(self.writes.spawn_blocking(move || {
+            // Goes last: an edge that ends waits until nothing of its cache is held any more.
+            let _held = held;
+            let (writer, cache) = (writer, cache);
             let missing = writer.size().saturating_sub(writer.arrived());
             writer.write(offset, &frames, || cache.relieve(missing))
         })))

@@ -54,8 +54,8 @@ impl Resolver {
     }
 
     /// Whether the origin hosts a repository after all, that it did not know a moment ago.
-    pub async fn is_hosted_by_now(&self, repo: &RepoName) -> bool {
-        matches!(self.question(repo).await, Ok(true))
+    pub async fn is_hosted_by_now(&self, repo: &RepoName) -> Result<bool, OriginError> {
+        self.question(repo).await
     }
 
     /// Finds out whose a repository is, when `upstream` stands for what the origin does not know, and waits for the origin no

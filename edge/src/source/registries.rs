@@ -10,8 +10,8 @@
 
 use std::sync::Arc;
 
-use outport_core::oci::reference::{RepoName, Tag};
-use outport_core::oci::route::{Route, Routed};
+use outport_core::oci::reference::{Reference, RepoName, Tag};
+use outport_core::oci::route::{Fetch, Route, Routed};
 use outport_core::upstream::Definition;
 
 use super::Origin;
@@ -214,6 +214,10 @@ impl Registries {
     pub fn say(&self, routed: Routed, host: Option<&str>) -> Say {
         match self.address(routed, host) {
             Ok(Addressed {
+                route,
+                otherwise: Some(_),
+            }) if is_push_check(&route) => Say::Hosted,
+            Ok(Addressed {
                 otherwise: Some(_), ..
             }) => Say::Either,
             Ok(Addressed { route, .. }) => match route.repository() {
@@ -251,6 +255,22 @@ impl Registries {
         let mut upstreams = self.0.upstreams.iter();
         upstreams.find(|upstream| is_it(&upstream.definition))
     }
+}
+
+/// Whether a question is what clients that push ask, to leave out what is there already: that another registry has it is no
+/// help then.
+pub fn is_push_check(route: &Route) -> bool {
+    matches!(
+        route,
+        Route::FetchBlob {
+            fetch: Fetch::Head,
+            ..
+        } | Route::FetchManifest {
+            reference: Reference::Digest(_),
+            fetch: Fetch::Head,
+            ..
+        }
+    )
 }
 
 /// Returns the same question about a repository of an upstream.

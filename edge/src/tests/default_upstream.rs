@@ -78,6 +78,10 @@ async fn what_the_origin_does_not_have_comes_from_the_upstream_each_time() {
     // Who pushes asks so, and would leave out what the origin does not have.
     let head = rig.edge.begin(Method::HEAD, &path, &[]).await;
     assert_eq!(head.status, 404);
+    let by_digest = format!("/v2/org/app/manifests/{}", sha256(&image));
+    let head = rig.edge.begin(Method::HEAD, &by_digest, &[]).await;
+    assert_eq!(head.status, 404);
+    assert_eq!(rig.edge.get(&by_digest).await.body, Some(image));
     // And lists.
     let list = Bytes::from_static(b"{\"name\":\"org/app\",\"tags\":[\"1\"]}");
     let link = "</v2/org/app/tags/list?next=x>; rel=\"next\"";
