@@ -22,3 +22,4 @@ pub mod breaker;
 pub mod config;
 pub mod heap;
 pub mod process;
+pub mod short_memory;

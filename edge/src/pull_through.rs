@@ -10,6 +10,7 @@ use http::{HeaderValue, Request, Response};
 use outport_core::body::Body;
 use outport_core::clock;
 use outport_core::net::client::{BadClient, Client};
+use outport_core::oci::route::{Route, Routed};
 use outport_core::store::disk;
 use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics as Registry;
@@ -103,14 +104,14 @@ impl PullThrough {
         })
     }
 
-    /// Returns who has the say about a request.
-    pub fn say(&self, request: &Request<Body>) -> Say {
-        self.service.say(request)
+    /// Returns who has the say about what a request asks.
+    pub fn say(&self, routed: &Routed, request: &Request<Body>) -> Say {
+        self.service.say(routed, request)
     }
 
-    /// Whether a request is about a repository of the upstream of this name, and that is one.
-    pub fn asks(&self, upstream: &HeaderValue, request: &Request<Body>) -> bool {
-        self.service.asks(upstream, request)
+    /// Whether a route is about a repository of the upstream of this name, and that is one.
+    pub fn asks(&self, upstream: &HeaderValue, route: &Route) -> bool {
+        self.service.asks(upstream, route)
     }
 
     /// Answers a client.

@@ -45,7 +45,7 @@ pub struct Resolver {
     links: Coalesce<LinkKey, Result<Link, OriginError>>,
     lists: Coalesce<String, Result<Option<List>, OriginError>>,
     hosted: Coalesce<RepoName, Result<bool, OriginError>>,
-    tasks: Tasks,
+    refreshes: Coalesce<(RepoName, Reference), ()>,
     absent: Absent,
     /// The largest manifest that is kept, in bytes.
     manifest_bytes_max: u64,
@@ -90,7 +90,7 @@ impl Resolver {
             links: Coalesce::new(tasks.clone()),
             lists: Coalesce::new(tasks.clone()),
             hosted: Coalesce::new(tasks.clone()),
-            tasks: tasks.clone(),
+            refreshes: Coalesce::new(tasks.clone()),
             absent: Absent::new(absent_for),
             manifest_bytes_max,
         }
@@ -122,13 +122,32 @@ impl Resolver {
         repo: &RepoName,
         reference: &Reference,
     ) -> Result<Resolved, OriginError> {
-        let tag = match reference {
+        let tag = self.asked_tag(repo, reference);
+        match self.fresh(repo, reference, tag).await {
+            Some(resolved) => Ok(resolved),
+            // Not within every answer from what is here.
+            None => Box::pin(self.manifest_not_fresh(repo, reference, tag)).await,
+        }
+    }
+
+    /// Returns the tag that is asked for, if it is one, and how it is kept.
+    fn asked_tag<'a>(
+        &self,
+        repo: &RepoName,
+        reference: &'a Reference,
+    ) -> Option<(&'a Tag, Policy)> {
+        match reference {
             Reference::Tag(tag) => Some((tag, self.registries.policy(repo, tag))),
             Reference::Digest(_) => None,
-        };
-        if let Some(resolved) = self.fresh(repo, reference, tag).await {
-            return Ok(resolved);
         }
+    }
+
+    async fn manifest_not_fresh(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+        tag: Option<(&Tag, Policy)>,
+    ) -> Result<Resolved, OriginError> {
         let registry = self.registries.of(repo);
         if registry.is_resting()
             && let Some((tag, policy)) = tag

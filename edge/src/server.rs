@@ -58,19 +58,14 @@ impl Service {
         }))
     }
 
-    /// Returns who has the say about a request.
-    pub fn say(&self, request: &Request<Body>) -> Say {
-        let Ok(routed) = Route::parse(request.method(), request.uri()) else {
-            return Say::Hosted;
-        };
-        self.0.resolver.registries().say(routed, host(request))
+    /// Returns who has the say about what a request asks.
+    pub fn say(&self, routed: &Routed, request: &Request<Body>) -> Say {
+        let registries = self.0.resolver.registries();
+        registries.say(routed, host(request))
     }
 
-    /// Whether a request is about a repository of the upstream of this name, and that is one.
-    pub fn asks(&self, upstream: &HeaderValue, request: &Request<Body>) -> bool {
-        let Ok(Routed { route, .. }) = Route::parse(request.method(), request.uri()) else {
-            return false;
-        };
+    /// Whether a route is about a repository of the upstream of this name, and that is one.
+    pub fn asks(&self, upstream: &HeaderValue, route: &Route) -> bool {
         let registries = self.0.resolver.registries();
         let asked = route
             .repository()

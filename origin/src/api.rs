@@ -53,36 +53,35 @@ pub(crate) struct Api {
 impl Api {
     /// Answers a request: for the origin itself, or for an upstream.
     pub(crate) async fn handle(&self, mut request: Request<Body>) -> Response<Body> {
-        let is_question = [Method::GET, Method::HEAD].contains(request.method());
-        let is_node = is_question && request.headers().contains_key(OUTPORT_HOPS);
-        if let Some(name) = request.headers_mut().remove(OUTPORT_UPSTREAM) {
-            return self.upstreams_answer(&name, request).await;
+        let asked_for = request.headers_mut().remove(OUTPORT_UPSTREAM);
+        let routed = match Route::parse(request.method(), request.uri()) {
+            Ok(routed) => routed,
+            Err(error) => return answered("none", Err(error.into())),
+        };
+        if let Some(name) = asked_for {
+            return self.upstreams_answer(&name, &routed.route, request).await;
         }
-        let say = self
-            .upstreams
-            .as_ref()
-            .map(|upstreams| (upstreams, upstreams.say(&request)));
+        let Some(upstreams) = &self.upstreams else {
+            return self.hosted(routed.route, request).await;
+        };
+        // An edge asks for each by itself.
+        let is_question = [Method::GET, Method::HEAD].contains(request.method());
+        let say = if is_question && request.headers().contains_key(OUTPORT_HOPS) {
+            Say::Hosted
+        } else {
+            upstreams.say(&routed, &request)
+        };
         match say {
-            // An edge asks for each by itself.
-            _ if is_node => {
-                let (route, answer) = self.hosted(request).await;
-                answered(route, answer)
-            }
-            None | Some((_, Say::Hosted)) => {
-                let (route, answer) = self.hosted(request).await;
-                answered(route, answer)
-            }
-            Some((upstreams, Say::Upstream)) => Box::pin(upstreams.clone().call(request)).await,
-            Some((upstreams, Say::Either)) => {
-                // What may be an upstream's is only asked for, and has no body.
-                let (head, _) = request.into_parts();
-                let again = |head| Request::from_parts(head, Body::empty());
-                let (route, answer) = self.hosted(again(head.clone())).await;
-                match answer {
+            Say::Hosted => self.hosted(routed.route, request).await,
+            Say::Upstream => Box::pin(upstreams.clone().call(request)).await,
+            Say::Either => {
+                let name = routed.route.as_str();
+                let answer = self.answer(routed.route, request.headers(), Body::empty());
+                match answer.await {
                     Err(error) if error.code() == ErrorCode::NameUnknown => {
-                        Box::pin(upstreams.clone().call(again(head))).await
+                        Box::pin(upstreams.clone().call(request)).await
                     }
-                    answer => answered(route, answer),
+                    answer => answered(name, answer),
                 }
             }
         }
@@ -92,13 +91,14 @@ impl Api {
     async fn upstreams_answer(
         &self,
         name: &HeaderValue,
+        route: &Route,
         mut request: Request<Body>,
     ) -> Response<Body> {
         let upstreams = self.upstreams.as_ref();
-        let Some(upstreams) = upstreams.filter(|upstreams| upstreams.asks(name, &request)) else {
+        let Some(upstreams) = upstreams.filter(|upstreams| upstreams.asks(name, route)) else {
             let error = ApiError::new(ErrorCode::Unavailable)
                 .with_message("this origin does not ask that upstream");
-            return answered("none", Err(error));
+            return answered(route.as_str(), Err(error));
         };
         // Nobody is asked after us.
         request.headers_mut().remove(OUTPORT_HOPS);
@@ -110,18 +110,10 @@ impl Api {
     }
 
     /// Answers a request about what is hosted.
-    async fn hosted(
-        &self,
-        request: Request<Body>,
-    ) -> (&'static str, Result<Response<Body>, ApiError>) {
+    async fn hosted(&self, route: Route, request: Request<Body>) -> Response<Body> {
+        let name = route.as_str();
         let (head, body) = request.into_parts();
-        match Route::parse(&head.method, &head.uri) {
-            Ok(routed) => {
-                let route = routed.route.as_str();
-                (route, self.answer(routed.route, &head.headers, body).await)
-            }
-            Err(error) => ("none", Err(error.into())),
-        }
+        answered(name, self.answer(route, &head.headers, body).await)
     }
 
     /// Every endpoint, a line each.

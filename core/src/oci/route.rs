@@ -205,9 +205,8 @@ impl Route {
 
     /// Returns the same question about another repository; none of a route that changes something, or is about none.
     #[must_use]
-    pub fn asked_of(&self, repository: RepoName) -> Option<Self> {
-        let mut route = self.clone();
-        match &mut route {
+    pub fn asked_of(mut self, repository: RepoName) -> Option<Self> {
+        match &mut self {
             Self::FetchManifest {
                 repository: asked, ..
             }
@@ -222,7 +221,7 @@ impl Route {
             } => *asked = repository,
             _ => return None,
         }
-        Some(route)
+        Some(self)
     }
 
     /// Returns the name it has in logs and metrics.

@@ -124,6 +124,21 @@ impl Definition {
         !matches(&self.deny) && (self.allow.is_empty() || matches(&self.allow))
     }
 
+    /// Whether a repository here, which is of it, may be asked for.
+    pub fn may_pull_local(&self, local: &RepoName) -> bool {
+        let is_open = self.allow.is_empty() && self.deny.is_empty();
+        is_open
+            || self
+                .remote(local)
+                .is_some_and(|remote| self.may_pull(&remote))
+    }
+
+    /// Whether a repository here is of it.
+    pub fn has(&self, local: &RepoName) -> bool {
+        let rest = local.as_str().strip_prefix(&self.name);
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// Returns the name of a repository here for what a client calls it; none when it is too long.
     pub fn local(&self, repo: &RepoName) -> Option<RepoName> {
         let library = if self.has_library && !repo.as_str().contains('/') {

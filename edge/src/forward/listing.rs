@@ -31,9 +31,7 @@ struct Question {
     remote: RepoName,
     /// As it is called here.
     local: RepoName,
-    /// The path, without a query.
-    path: String,
-    /// The path, with one.
+    /// The path there, and the query.
     target: String,
     is_referrers: bool,
 }
@@ -100,6 +98,7 @@ impl Question {
         let upstream = resolver.registries().of(local);
         let remote = upstream.remote(local)?;
         let route = route
+            .clone()
             .asked_of(remote.clone())
             .ok_or(OriginError::Forbidden)?;
         let path = route.to_uri();
@@ -116,7 +115,6 @@ impl Question {
             remote,
             local: local.clone(),
             target: format!("{path}{separator}{}", query.join("&")),
-            path: path.to_owned(),
             is_referrers: matches!(route, Route::ListReferrers { .. }),
         })
     }
@@ -136,9 +134,10 @@ impl Question {
             return asked.path().to_owned();
         }
         // Behind the repository, as the upstream calls it.
+        let path = self.target.split('?').next().unwrap_or_default();
         let kinds = ["tags/list", "referrers/"].iter();
-        let at = kinds.filter_map(|kind| self.path.rfind(kind)).max();
-        let behind = at.map_or("", |at| &self.path[at..]);
+        let at = kinds.filter_map(|kind| path.rfind(kind)).max();
+        let behind = at.map_or("", |at| &path[at..]);
         format!("/v2/{}/{behind}", self.local)
     }
 

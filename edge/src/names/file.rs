@@ -123,10 +123,8 @@ impl NamesFile {
     /// Returns where a tag pointed, and when it was asked for.
     pub(super) fn tag(&self, repo: &RepoName, tag: &Tag) -> Option<(Digest, SystemTime)> {
         self.read(TAGS, &tag_row(repo, tag), |value| {
-            let (seconds, digest) = value.split_first_chunk()?;
-            let seconds = Duration::from_secs(u64::from_be_bytes(*seconds));
-            let digest = str::from_utf8(digest).ok()?.parse().ok()?;
-            Some((digest, UNIX_EPOCH.checked_add(seconds)?))
+            let (asked, digest) = split_time(value)?;
+            Some((str::from_utf8(digest).ok()?.parse().ok()?, asked))
         })
     }
 
@@ -138,8 +136,7 @@ impl NamesFile {
     /// Returns when the origin said that it does not know a repository.
     pub(super) fn unhosted(&self, repo: &RepoName) -> Option<SystemTime> {
         self.read(UNHOSTED, &hashed(repo.as_str()), |value| {
-            let seconds = u64::from_be_bytes(value.try_into().ok()?);
-            UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+            split_time(value).map(|(asked, _)| asked)
         })
     }
 
@@ -269,6 +266,13 @@ fn seconds(time: SystemTime) -> [u8; 8] {
     since.as_secs().to_be_bytes()
 }
 
+/// Returns the time that a value begins with, and the rest.
+fn split_time(value: &[u8]) -> Option<(SystemTime, &[u8])> {
+    let (seconds, rest) = value.split_first_chunk()?;
+    let seconds = Duration::from_secs(u64::from_be_bytes(*seconds));
+    Some((UNIX_EPOCH.checked_add(seconds)?, rest))
+}
+
 /// Returns a list as it is written: its time, then a line for each of the others.
 fn list_value(listed: &Listed) -> Vec<u8> {
     let content = listed.content.map(|digest| digest.to_string());
@@ -282,13 +286,12 @@ fn list_value(listed: &Listed) -> Vec<u8> {
 }
 
 fn parse_list(value: &[u8]) -> Option<Listed> {
-    let (seconds, lines) = value.split_first_chunk()?;
-    let seconds = Duration::from_secs(u64::from_be_bytes(*seconds));
+    let (asked, lines) = split_time(value)?;
     let lines: Vec<_> = str::from_utf8(lines).ok()?.split('\n').collect();
     let [content, next, filters] = lines.try_into().ok()?;
     let given = |line: &str| (!line.is_empty()).then(|| line.to_owned());
     Some(Listed {
-        asked: UNIX_EPOCH.checked_add(seconds)?,
+        asked,
         content: match content {
             "" => None,
             content => Some(content.parse().ok()?),

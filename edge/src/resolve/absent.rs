@@ -9,6 +9,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::{Reference, RepoName};
+use outport_core::short_memory::short_memory;
 
 /// Remembers what is not there; cheap to clone.
 #[derive(Clone, Debug)]
@@ -31,13 +32,7 @@ const NAMES_MAX: u64 = 10_000;
 impl Absent {
     /// Remembers for so long; nothing when that is no time.
     pub(super) fn new(remember_for: Duration) -> Self {
-        let remember = || {
-            Cache::builder()
-                .max_capacity(NAMES_MAX)
-                .time_to_live(remember_for)
-                .build()
-        };
-        Self((!remember_for.is_zero()).then(remember))
+        Self(short_memory(NAMES_MAX, remember_for))
     }
 
     pub(super) fn has(&self, repo: &RepoName, name: Name) -> bool {

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Request};
+use futures_util::FutureExt as _;
+use http::Request;
 use outport_core::body::Body;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::Route;
@@ -93,12 +94,17 @@ impl Resolver {
 
     /// Has a tag of the default upstream asked for when the origin has said whose it is.
     pub fn refresh(&self, hosted: &RepoName, there: RepoName, reference: Reference) {
-        let (resolver, hosted) = (self.clone(), hosted.clone());
-        drop(self.tasks.spawn("refresh", async move {
-            if matches!(resolver.question(&hosted).await, Ok(false)) {
-                drop(Box::pin(resolver.manifest(&there, &reference)).await);
+        let key = (there, reference);
+        let refresh = || {
+            let (resolver, hosted, key) = (self.clone(), hosted.clone(), key.clone());
+            async move {
+                if matches!(resolver.question(&hosted).await, Ok(false)) {
+                    drop(Box::pin(resolver.manifest(&key.0, &key.1)).await);
+                }
             }
-        }));
+        };
+        // It goes on by itself from here.
+        Box::pin(self.refreshes.ask(key.clone(), refresh)).now_or_never();
     }
 
     /// Asks the origin whether it knows a repository, together with all who ask.
@@ -129,7 +135,7 @@ impl Resolver {
             .or(Err(OriginError::Nonsense("a path that cannot be written")))?;
         let list = self.origin().list(repo, request, ANSWER_BYTES_MAX).await;
         match list {
-            Ok::<(HeaderMap, _), _>(_) => {
+            Ok(_) => {
                 self.names.put_hosted(repo);
                 Ok(true)
             }
@@ -164,16 +170,11 @@ impl Resolver {
 
     /// Returns a manifest that is here, without asking anybody.
     pub async fn kept_manifest(&self, repo: &RepoName, reference: &Reference) -> Option<Resolved> {
-        match reference {
-            Reference::Tag(tag) => {
-                let policy = self.registries.policy(repo, tag);
-                let fresh = self.fresh(repo, reference, Some((tag, policy))).await;
-                match fresh {
-                    Some(fresh) => Some(fresh),
-                    None => self.last(repo, tag, policy).await,
-                }
-            }
-            Reference::Digest(_) => self.fresh(repo, reference, None).await,
+        let asked = self.asked_tag(repo, reference);
+        if let Some(fresh) = self.fresh(repo, reference, asked).await {
+            return Some(fresh);
         }
+        let (tag, policy) = asked?;
+        self.last(repo, tag, policy).await
     }
 }

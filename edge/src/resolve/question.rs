@@ -25,10 +25,7 @@ impl Resolver {
         repo: &RepoName,
         reference: &Reference,
     ) -> Result<Resolved, OriginError> {
-        let policy = match reference {
-            Reference::Tag(tag) => Some((tag, self.registries.policy(repo, tag))),
-            Reference::Digest(_) => None,
-        };
+        let policy = self.asked_tag(repo, reference);
         // The question before this one may have been answered since this was asked.
         if let Some(resolved) = self.fresh(repo, reference, policy).await {
             return Ok(resolved);

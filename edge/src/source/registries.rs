@@ -74,6 +74,18 @@ pub enum Asked {
     Upstream,
 }
 
+/// Whom a client means.
+enum Meant<'a> {
+    /// The origin.
+    Origin,
+    /// An upstream, and calls its repository as that does.
+    Named(&'a Definition),
+    /// An upstream, by the first part of the repository's name.
+    Prefix(&'a Definition),
+    /// An upstream, for what the origin does not know.
+    Default(&'a Definition),
+}
+
 /// What a client means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addressed {
@@ -166,7 +178,7 @@ impl Registries {
 
     /// Returns the upstream that a repository is of, if it is of one.
     pub fn upstream(&self, repo: &RepoName) -> Option<&Remote> {
-        self.find(|definition| definition.remote(repo).is_some())
+        self.find(|definition| definition.has(repo))
     }
 
     /// Returns what a client that came by a host name means.
@@ -176,60 +188,75 @@ impl Registries {
             route,
             otherwise: None,
         };
-        if self.0.upstreams.is_empty() && ns.is_none() {
-            return Ok(alone(route));
-        }
         let Some(repo) = route.repository() else {
             return Ok(alone(route));
         };
-        let named = match &ns {
-            Some(ns) if self.is_origin(ns) => return Ok(alone(route)),
-            Some(ns) => Some(self.called(ns).ok_or(AddressError::UnknownNamespace)?),
-            None => self.at(host),
-        };
-        if let Some(definition) = named {
-            return at_upstream(&route, definition, repo).map(alone);
-        }
-        let by_prefix = self.find(|definition| definition.remote(repo).is_some());
-        if let Some(Remote { definition, .. }) = by_prefix {
-            let remote = definition.remote(repo).ok_or(AddressError::Name)?;
-            return at_upstream(&route, definition, &remote).map(alone);
-        }
-        let Some(default) = &self.0.default else {
-            return Ok(alone(route));
-        };
-        let default = self.called(default).ok_or(AddressError::UnknownNamespace)?;
-        match at_upstream(&route, default, repo) {
-            Ok(there) if self.0.hosted.is_here || self.origin().is_there() => Ok(Addressed {
-                route,
-                otherwise: Some(there),
-            }),
-            Ok(there) => Ok(alone(there)),
-            // Pushes are the origin's.
-            Err(_) => Ok(alone(route)),
+        match self.meant(repo, ns.as_deref(), host)? {
+            Meant::Origin => Ok(alone(route)),
+            Meant::Named(definition) => {
+                let local = definition.local(repo);
+                at_upstream(route, definition, local).map(alone)
+            }
+            Meant::Prefix(definition) => {
+                let remote = definition.remote(repo);
+                let local = remote.and_then(|remote| definition.local(&remote));
+                at_upstream(route, definition, local).map(alone)
+            }
+            Meant::Default(definition) => {
+                let local = definition.local(repo);
+                match at_upstream(route.clone(), definition, local) {
+                    Ok(there) if self.0.hosted.is_here || self.origin().is_there() => {
+                        Ok(Addressed {
+                            route,
+                            otherwise: Some(there),
+                        })
+                    }
+                    Ok(there) => Ok(alone(there)),
+                    // Pushes are the origin's.
+                    Err(_) => Ok(alone(route)),
+                }
+            }
         }
     }
 
     /// Returns who has the say about what a client asks that came by a host name.
-    pub fn say(&self, routed: Routed, host: Option<&str>) -> Say {
-        match self.address(routed, host) {
-            Ok(Addressed {
-                route,
-                otherwise: Some(_),
-            }) if is_push_check(&route) => Say::Hosted,
-            Ok(Addressed {
-                otherwise: Some(_), ..
-            }) => Say::Either,
-            Ok(Addressed { route, .. }) => match route.repository() {
-                Some(repo) if self.upstream(repo).is_some() => Say::Upstream,
-                _ => Say::Hosted,
-            },
-            // What clients call the registry of an origin is nobody's business at the origin.
-            Err(AddressError::UnknownNamespace) => Say::Hosted,
-            Err(AddressError::Name | AddressError::Forbidden | AddressError::ReadOnly) => {
-                Say::Upstream
+    pub fn say(&self, routed: &Routed, host: Option<&str>) -> Say {
+        let Some(repo) = routed.route.repository() else {
+            return Say::Hosted;
+        };
+        match self.meant(repo, routed.ns.as_deref(), host) {
+            Ok(Meant::Named(_) | Meant::Prefix(_)) => Say::Upstream,
+            Ok(Meant::Default(definition)) if !is_push_check(&routed.route) => {
+                let local = definition.local(repo);
+                let there = at_upstream(routed.route.clone(), definition, local);
+                there.map_or(Say::Hosted, |_| Say::Either)
             }
+            // What clients call the registry of an origin is nobody's business at the origin.
+            Ok(Meant::Origin | Meant::Default(_)) | Err(_) => Say::Hosted,
         }
+    }
+
+    /// Returns whom a client means that calls a repository so.
+    fn meant(
+        &self,
+        repo: &RepoName,
+        ns: Option<&str>,
+        host: Option<&str>,
+    ) -> Result<Meant<'_>, AddressError> {
+        let named = match ns {
+            Some(ns) if self.is_origin(ns) => return Ok(Meant::Origin),
+            Some(ns) => Some(self.called(ns).ok_or(AddressError::UnknownNamespace)?),
+            None => self.at(host),
+        };
+        if let Some(definition) = named {
+            return Ok(Meant::Named(definition));
+        }
+        if let Some(Remote { definition, .. }) = self.upstream(repo) {
+            return Ok(Meant::Prefix(definition));
+        }
+        let default = self.0.default.as_deref();
+        let default = default.and_then(|default| self.called(default));
+        Ok(default.map_or(Meant::Origin, Meant::Default))
     }
 
     fn is_origin(&self, ns: &str) -> bool {
@@ -273,15 +300,14 @@ pub fn is_push_check(route: &Route) -> bool {
     )
 }
 
-/// Returns the same question about a repository of an upstream.
+/// Returns the same question about a repository of an upstream, by the name that it has here, if it may have one.
 fn at_upstream(
-    route: &Route,
+    route: Route,
     definition: &Definition,
-    repo: &RepoName,
+    local: Option<RepoName>,
 ) -> Result<Route, AddressError> {
-    let local = definition.local(repo).ok_or(AddressError::Name)?;
-    let remote = definition.remote(&local).ok_or(AddressError::Name)?;
-    if !definition.may_pull(&remote) {
+    let local = local.ok_or(AddressError::Name)?;
+    if !definition.may_pull_local(&local) {
         return Err(AddressError::Forbidden);
     }
     route.asked_of(local).ok_or(AddressError::ReadOnly)

@@ -10,6 +10,7 @@ use outport_core::config::Sources;
 use outport_core::net::respond::error_response;
 use outport_core::net::serve::{self, Server};
 use outport_core::oci::error::ErrorCode;
+use outport_core::oci::route::Route;
 use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics;
 use tempfile::TempDir;
@@ -95,7 +96,8 @@ async fn answer(pulls: PullThrough, mut request: http::Request<Body>) -> http::R
     let headers = request.headers_mut();
     headers.remove(OUTPORT_HOPS);
     let name = headers.remove(OUTPORT_UPSTREAM).unwrap();
-    if !pulls.asks(&name, &request) {
+    let routed = Route::parse(request.method(), request.uri()).unwrap();
+    if !pulls.asks(&name, &routed.route) {
         return error_response(&ErrorCode::Unavailable.into());
     }
     let mut response = pulls.call(request).await;

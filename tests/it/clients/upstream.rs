@@ -50,6 +50,17 @@ async fn an_origin_asks_for_all_its_edges() {
     pull("cold");
     // However many asked, and for however much.
     assert_eq!(upstream.granted("repository:library/wheels:pull"), 1);
+    // Who builds upon an image of the upstream and pushes it by its name pushes all of it: the origin has nothing of it, whatever
+    // the edge has of the upstream's.
+    push(&images, &tools, &upstream, WHEELS, "library/own:1");
+    let pulled = tools.podman_pull("own", &format!("{first}/own:1"));
+    assert_eq!(format!("sha256:{pulled}"), id);
+    let own = "library/own:2";
+    tools.copy(&images.source(WHEELS), &format!("docker://{first}/{own}"));
+    for (storage, address) in [("of the origin", origin.address()), ("of an edge", second)] {
+        let pulled = tools.podman_pull(storage, &format!("{address}/{own}"));
+        assert_eq!(format!("sha256:{pulled}"), id, "{storage}");
+    }
     // The origin is a registry of its upstreams by itself.
     let own = format!("{}/{HUB}/library/wheels:1", origin.address());
     let bare = format!("{}/wheels:1", origin.address());
@@ -67,7 +78,7 @@ async fn an_origin_asks_for_all_its_edges() {
     let repositories: serde_json::Value = serde_json::from_slice(&repositories.body).unwrap();
     assert_eq!(
         repositories["repositories"],
-        serde_json::json!(["team/app"])
+        serde_json::json!(["library/own", "team/app"])
     );
     drop(origin);
     pull("without the origin");

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
+use crate::short_memory::short_memory;
+
 /// Remembers addresses.
 #[derive(Debug)]
 pub(super) struct Offenders(Option<Cache<IpAddr, u32>>);
@@ -32,13 +34,7 @@ pub(super) const REFUSAL: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0
 impl Offenders {
     /// Remembers an address for so long after its last offence; nobody when that is no time.
     pub(super) fn new(remember_for: Duration) -> Self {
-        let remember = || {
-            Cache::builder()
-                .max_capacity(ADDRESSES_MAX)
-                .time_to_live(remember_for)
-                .build()
-        };
-        Self((!remember_for.is_zero()).then(remember))
+        Self(short_memory(ADDRESSES_MAX, remember_for))
     }
 
     /// Whether an address is offered HTTP/1.1 only.
