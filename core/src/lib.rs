@@ -9,6 +9,7 @@ pub mod store;
 
 pub mod location;
 
+pub mod access;
 pub mod net;
 pub mod upstream;
 

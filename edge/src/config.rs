@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
+use outport_core::access::Access;
 use outport_core::breaker::BreakerConfig;
-use outport_core::config::process::{log, loopback, name, positive, server, tls};
+use outport_core::config::process::{access, log, loopback, name, positive, server, tls};
 use outport_core::config::{ByteSize, Loaded, Problems, Section, Sources};
 use outport_core::net::client::{self, BadBaseUrl, BaseUrl};
 use outport_core::net::serve;
@@ -39,6 +40,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// What clients' connections are under, if anything.
     pub tls: Option<Tls>,
+    /// What finds out who clients are, if anything.
+    pub access: Option<Access>,
     /// What it serves them from.
     pub pulls: PullThroughConfig,
     /// The bounds of connections from clients.
@@ -68,6 +71,8 @@ pub struct PullThroughConfig {
     pub upstreams: Upstreams,
     /// The other nodes of the region.
     pub siblings: Siblings,
+    /// How other nodes are shown that this is one.
+    pub access: Option<Access>,
     /// The bounds of downloads.
     pub downloads: DownloadConfig,
 }
@@ -148,7 +153,8 @@ impl Config {
         let listen = section.take("listen", loopback(5000));
         let admin_listen = section.take("admin_listen", loopback(5100));
         let tls = section.section("tls", tls);
-        let pulls = PullThroughConfig::read(section, name, is_beside_origin);
+        let access = access(section, tls.is_some());
+        let pulls = PullThroughConfig::read(section, name, is_beside_origin, access.clone());
         let server = section.section("server", server);
         let log = section.section("log", log);
         Self {
@@ -156,6 +162,7 @@ impl Config {
             listen,
             admin_listen,
             tls,
+            access,
             pulls,
             server,
             log,
@@ -167,7 +174,12 @@ impl Config {
 
 impl PullThroughConfig {
     /// Takes the keys of an edge called `name`.
-    fn read(section: &mut Section<'_>, name: String, is_beside_origin: bool) -> Self {
+    fn read(
+        section: &mut Section<'_>,
+        name: String,
+        is_beside_origin: bool,
+        access: Option<Access>,
+    ) -> Self {
         let (origin, questions) =
             section.section("origin", |section| (origin(section), questions(section)));
         let siblings = siblings(section, &name, (&origin.client, questions));
@@ -177,24 +189,34 @@ impl PullThroughConfig {
             (true, false) => upstreams::OriginIs::Nowhere,
         };
         let (cache_path, cache, names) = disk(section, "data/edge");
+        let upstreams = upstreams::read(section, Some(origin_is));
+        let asks_nodes = !siblings.sites.is_empty()
+            || [upstreams.names_from, upstreams.blobs_from].contains(&Asked::Origin);
+        upstreams::check_readers(section, &upstreams, access.as_ref(), asks_nodes);
         Self {
             name,
             is_of_origin: false,
             cache_path,
             cache,
             names,
-            upstreams: upstreams::read(section, Some(origin_is)),
+            upstreams,
             downloads: section.section("downloads", downloads),
             origin,
             questions,
             siblings,
+            access,
         }
     }
 
     /// Takes the keys of an origin, which asks upstreams for all regions.
-    pub fn read_of_origin(section: &mut Section<'_>, name: String) -> Self {
+    pub fn read_of_origin(
+        section: &mut Section<'_>,
+        name: String,
+        access: Option<&Access>,
+    ) -> Self {
         let (cache_path, cache, names) = disk(section, "data/upstreams");
         let upstreams = upstreams::read(section, None);
+        upstreams::check_readers(section, &upstreams, access, false);
         let nobody = client::Config::default();
         Self {
             name,
@@ -215,6 +237,7 @@ impl PullThroughConfig {
                 questions: upstreams.questions,
                 overtake_after: Duration::ZERO,
             },
+            access: None,
             upstreams,
         }
     }
@@ -397,6 +420,25 @@ mod tests {
                 "{key} is not documented"
             );
         }
+    }
+
+    #[test]
+    fn readers_have_to_be_known() {
+        let closed = ["upstream.0.name=ghcr.io", "upstream.0.readers=[\"alice\"]"];
+        let users = tempfile::NamedTempFile::new().unwrap();
+        let users = format!("access.users={}", users.path().display());
+        let keys = |more: &[&str]| -> Vec<String> {
+            let loaded = load(None, &[&closed, more].concat());
+            let problems = loaded.err().unwrap_or_default();
+            problems.iter().map(|problem| problem.key.clone()).collect()
+        };
+        assert_eq!(keys(&[]), ["access.users"]);
+        assert_eq!(keys(&[&users]), [""; 0]);
+        let asks = "origin.urls=https://origin.example";
+        assert_eq!(keys(&[&users, asks]), ["access.key"]);
+        assert_eq!(keys(&[&users, asks, "access.key=short"]), ["access.key"]);
+        let key = format!("access.key={}", "k".repeat(32));
+        assert_eq!(keys(&[&users, asks, &key]), [""; 0]);
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod tests;
 
 use std::time::Duration;
 
+use outport_core::access;
 use outport_core::admin::{self as core_admin, Readiness};
 use outport_core::net::serve::Server;
 use outport_core::process::{self, Hangups};
@@ -105,13 +106,22 @@ impl Edge {
             let minding = tls.mind(seams.hangups.clone(), seams.tasks.clone());
             drop(seams.tasks.spawn("certificate", minding));
         }
+        if let Some(access) = config.access.clone() {
+            let minding = access.mind(seams.hangups.clone(), seams.tasks.clone());
+            drop(seams.tasks.spawn("users", minding));
+        }
         let ended = CancellationToken::new();
         let server =
             Server::new("edge", config.server.clone(), &seams.metrics).with_tls(config.tls);
         let [service, operations] = [pulls.clone(), pulls.clone()];
         let public = server.run(
             listeners.public,
-            move |request| service.clone().call(request),
+            move |request| {
+                let service = service.clone();
+                access::serve(config.access.clone(), request, |request| {
+                    service.call(request)
+                })
+            },
             shutdown.clone(),
         );
         let admin = Server::new("edge_admin", config.server, &seams.metrics).run(

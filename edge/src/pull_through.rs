@@ -7,6 +7,7 @@
 //! Invariant: it holds nothing that cannot be fetched again.
 
 use http::{HeaderValue, Request, Response};
+use outport_core::access::Caller;
 use outport_core::body::Body;
 use outport_core::clock;
 use outport_core::net::client::{BadClient, Client};
@@ -26,10 +27,10 @@ use crate::names::{self, Names};
 use crate::pull::Pull;
 use crate::resolve::Resolver;
 use crate::server::Service;
-use crate::source::Origin;
 use crate::source::registries::{Asked, Hosted, Registries, Remote, Say};
 use crate::source::ring::Ring;
 use crate::source::sources::Sources;
+use crate::source::{Node, Origin};
 
 /// A cache that brings in what it lacks; cheap to clone.
 #[derive(Clone, Debug)]
@@ -109,9 +110,9 @@ impl PullThrough {
         self.service.say(routed, request)
     }
 
-    /// Whether a route is about a repository of the upstream of this name, and that is one.
-    pub fn asks(&self, upstream: &HeaderValue, route: &Route) -> bool {
-        self.service.asks(upstream, route)
+    /// Whether an edge that asks so for an upstream means that of the repository that a route is about, and may.
+    pub fn asks(&self, question: &HeaderValue, route: &Route, caller: &Caller) -> bool {
+        self.service.asks(question, route, caller)
     }
 
     /// Answers a client.
@@ -137,15 +138,18 @@ fn registries(
     frozen: Frozen,
 ) -> Result<Registries, BadClient> {
     let site = &config.origin;
-    let client = match site.urls.as_slice() {
+    let node = match site.urls.as_slice() {
         [] => None,
-        urls => Some(Client::new(urls.to_vec(), site.client.clone())?),
+        urls => Some(Node {
+            client: Client::new(urls.to_vec(), site.client.clone())?,
+            access: config.access.clone(),
+        }),
     };
-    let origin = Origin::new(client.clone(), config.questions, metrics.origin.clone());
+    let origin = Origin::new(node.clone(), config.questions, metrics.origin.clone());
     let upstreams = &config.upstreams;
     let mut remotes = Vec::new();
     for definition in &upstreams.definitions {
-        remotes.push(remote(definition, client.as_ref(), config, metrics)?);
+        remotes.push(remote(definition, node.as_ref(), config, metrics)?);
     }
     let hosted = Hosted {
         origin,
@@ -163,17 +167,25 @@ fn registries(
 /// Returns how an upstream is asked: itself, or by way of the origin.
 fn remote(
     definition: &Definition,
-    client: Option<&Client>,
+    node: Option<&Node>,
     config: &PullThroughConfig,
     metrics: &Metrics,
 ) -> Result<Remote, BadClient> {
     let upstreams = &config.upstreams;
     let metrics = metrics.of_upstream(&definition.name);
     // With a breaker of its own: that an upstream is away does not make the origin so.
-    let name = HeaderValue::try_from(&definition.name).ok();
-    let by_origin = client.cloned().zip(name);
+    let question = HeaderValue::try_from(definition.question()).ok();
+    let by_origin = node.cloned().zip(question);
     let by_origin =
-        by_origin.map(|client| Origin::through(client, upstreams.questions, metrics.clone()));
+        by_origin.map(|asked| Origin::through(asked, upstreams.questions, metrics.clone()));
+    let is_asked_itself = [upstreams.names_from, upstreams.blobs_from].contains(&Asked::Upstream);
+    if is_asked_itself && definition.is_let_in() && definition.readers.are_everybody() {
+        let upstream = &definition.name;
+        tracing::warn!(
+            upstream,
+            "everybody who reaches this node may pull what its credentials may: give it readers"
+        );
+    }
     let upstream = Upstream::new(definition.clone(), upstreams.client.clone())?;
     let itself = Origin::upstream(upstream, upstreams.questions, metrics);
     let of = |asked| match (asked, &by_origin) {
@@ -201,9 +213,12 @@ fn sources(
     } = &config.siblings;
     let mut siblings = Vec::new();
     for site in sites {
-        let client = Client::new(vec![site.url.clone()], client.clone())?;
+        let node = Node {
+            client: Client::new(vec![site.url.clone()], client.clone())?,
+            access: config.access.clone(),
+        };
         let metrics = metrics.origin.of_sibling();
-        siblings.push(Origin::new(Some(client), *questions, metrics));
+        siblings.push(Origin::new(Some(node), *questions, metrics));
     }
     let names = sites.iter().map(|site| site.name.clone()).collect();
     let ring = Ring::new(config.name.clone(), names);

@@ -6,6 +6,7 @@ use http::header::{CACHE_CONTROL, HOST, HeaderName, HeaderValue, WARNING};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
+use outport_core::access::Caller;
 use outport_core::body::Body;
 use outport_core::net::respond::{Note, error_response, small};
 use outport_core::oci::error::{ApiError, ErrorCode};
@@ -21,7 +22,7 @@ use crate::resolve::Resolver;
 use crate::resolve::hosted::Whose;
 use crate::respond::origin_error;
 use crate::served::Served;
-use crate::source::registries::{Addressed, Say, is_push_check};
+use crate::source::registries::{Addressed, Remote, Say, is_push_check};
 use crate::source::sources::Reach;
 use crate::source::{HOPS_MAX, OUTPORT_HOPS, OriginError};
 
@@ -64,13 +65,15 @@ impl Service {
         registries.say(routed, host(request))
     }
 
-    /// Whether a route is about a repository of the upstream of this name, and that is one.
-    pub fn asks(&self, upstream: &HeaderValue, route: &Route) -> bool {
+    /// Whether an edge that asks so for an upstream means that of the repository that a route is about, and may.
+    pub fn asks(&self, question: &HeaderValue, route: &Route, caller: &Caller) -> bool {
         let registries = self.0.resolver.registries();
         let asked = route
             .repository()
             .and_then(|repo| registries.upstream(repo));
-        asked.is_some_and(|asked| asked.definition.name.as_bytes() == upstream.as_bytes())
+        asked.is_some_and(|Remote { definition, .. }| {
+            definition.answers(question.as_bytes()) && definition.readers.include(caller)
+        })
     }
 
     /// Answers a request.
@@ -96,8 +99,23 @@ impl Service {
                 .with_message("the request went through too many nodes");
             return self.finish(error_response(&error), name, Served::Local);
         };
+        let caller = Caller::of(request.extensions()).clone();
+        let is_open = |route: &Route| self.0.resolver.registries().is_open(route, &caller);
+        if !is_open(&route) {
+            return self.finish(closed(&caller), name, Served::Local);
+        }
         let answer = match otherwise {
             None => self.answer(&route, hops, request).await,
+            Some(otherwise) if !is_open(&otherwise) => {
+                let answer = Box::pin(self.answer(&route, hops, request)).await;
+                if !is_push_check(&route)
+                    && let Err(OriginError::Refused(refusal)) = &answer
+                    && refusal.is_of_unknown_name()
+                {
+                    return self.finish(closed(&caller), name, Served::Local);
+                }
+                answer
+            }
             Some(otherwise) => {
                 Box::pin(self.answer_either([&route, &otherwise], hops, request)).await
             }
@@ -263,6 +281,15 @@ impl Service {
         response.extensions_mut().insert(Note { route, served });
         response
     }
+}
+
+/// Returns the refusal of what a caller may not have, the same whether it exists or not.
+fn closed(caller: &Caller) -> Response<Body> {
+    let code = match caller {
+        Caller::Anybody => ErrorCode::Unauthorized,
+        Caller::User(_) | Caller::Node => ErrorCode::Denied,
+    };
+    error_response(&code.into())
 }
 
 /// Returns the host name that a request came by.

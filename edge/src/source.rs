@@ -27,6 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, IF_NONE_MATCH, RANGE};
 use http::{HeaderMap, Request, Response, StatusCode};
+use outport_core::access::Access;
 use outport_core::body::Body;
 use outport_core::net::client::Client;
 use outport_core::oci::digest::{Algorithm, Digest};
@@ -82,15 +83,24 @@ struct Inner {
     health: Health,
 }
 
+/// A node of this registry.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// How it is reached.
+    pub client: Client,
+    /// How it is shown that a node asks, if it is.
+    pub access: Option<Access>,
+}
+
 /// Who is asked.
 #[derive(Debug)]
 enum Peer {
     /// Nobody.
     Absent,
     /// A node of this registry.
-    Node(Client),
-    /// The origin, for an upstream of this name.
-    Through(Client, HeaderValue),
+    Node(Node),
+    /// The origin, for an upstream, by this question.
+    Through(Node, HeaderValue),
     /// Somebody else's.
     Upstream(Upstream),
 }
@@ -113,9 +123,9 @@ pub const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-co
 // === impl Origin ===
 
 impl Origin {
-    /// Returns the origin behind `client`; with none, whatever is not here cannot be had.
-    pub fn new(client: Option<Client>, config: OriginConfig, metrics: OriginMetrics) -> Self {
-        let peer = client.map_or(Peer::Absent, Peer::Node);
+    /// Returns an origin, or a sibling; with none, whatever is not here cannot be had.
+    pub fn new(node: Option<Node>, config: OriginConfig, metrics: OriginMetrics) -> Self {
+        let peer = node.map_or(Peer::Absent, Peer::Node);
         Self::of_peer(peer, config, metrics)
     }
 
@@ -124,13 +134,13 @@ impl Origin {
         Self::of_peer(Peer::Upstream(upstream), config, metrics)
     }
 
-    /// Returns the origin behind `client`, as who asks an upstream of this name.
+    /// Returns an origin, as who asks an upstream when it is asked by `question`.
     pub fn through(
-        (client, upstream): (Client, HeaderValue),
+        (node, question): (Node, HeaderValue),
         config: OriginConfig,
         metrics: OriginMetrics,
     ) -> Self {
-        Self::of_peer(Peer::Through(client, upstream), config, metrics)
+        Self::of_peer(Peer::Through(node, question), config, metrics)
     }
 
     fn of_peer(peer: Peer, config: OriginConfig, metrics: OriginMetrics) -> Self {

@@ -12,6 +12,7 @@ mod names;
 mod operations;
 mod origin;
 mod pulls;
+mod readers;
 mod rot;
 mod siblings;
 mod through_origin;

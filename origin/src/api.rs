@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use outport_core::access::Caller;
 use outport_core::body::{Body, CollectError};
 use outport_core::net::content::Content;
 use outport_core::net::respond::{self, Note};
@@ -95,9 +96,11 @@ impl Api {
         mut request: Request<Body>,
     ) -> Response<Body> {
         let upstreams = self.upstreams.as_ref();
-        let Some(upstreams) = upstreams.filter(|upstreams| upstreams.asks(name, route)) else {
+        let caller = Caller::of(request.extensions());
+        let asks = |upstreams: &&PullThrough| upstreams.asks(name, route, caller);
+        let Some(upstreams) = upstreams.filter(asks) else {
             let error = ApiError::new(ErrorCode::Unavailable)
-                .with_message("this origin does not ask that upstream");
+                .with_message("this origin does not ask that upstream, or not for this edge");
             return answered(route.as_str(), Err(error));
         };
         // Nobody is asked after us.

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use outport_core::config::process::{log, loopback, name, positive, server, tls};
+use outport_core::access::Access;
+use outport_core::config::process::{
+    access, log, loopback, more_than_zero, name, positive, server, tls,
+};
 use outport_core::config::{ByteSize, Loaded, Problems, Section, Sources};
 use outport_core::location::bucket::Limits;
 use outport_core::location::engine::s3;
@@ -31,6 +34,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// What the connections of clients and edges are under, if anything.
     pub tls: Option<Tls>,
+    /// What finds out who clients and edges are, if anything.
+    pub access: Option<Access>,
     /// Where the names are.
     pub database: DatabaseConfig,
     /// Where the bytes are.
@@ -96,6 +101,7 @@ impl Config {
         let listen = section.take("listen", loopback(5001));
         let admin_listen = section.take("admin_listen", loopback(5101));
         let tls = section.section("tls", tls);
+        let access = access(section, tls.is_some());
         let database = section.section("database", database);
         let (location, location_options) = section.section("location", location);
         let names = section.section("names", |section| NamesConfig {
@@ -107,7 +113,8 @@ impl Config {
             expiry: section.take("expiry", Duration::from_hours(24)),
             interval: more_than_zero(section, "sweep_interval", Duration::from_mins(10)),
         });
-        let upstreams = PullThroughConfig::read_of_origin(section, format!("{region}-origin"));
+        let upstreams =
+            PullThroughConfig::read_of_origin(section, format!("{region}-origin"), access.as_ref());
         let upstreams = Some(upstreams).filter(|config| !config.upstreams.definitions.is_empty());
         let server = section.section("server", server);
         let log = section.section("log", log);
@@ -116,6 +123,7 @@ impl Config {
             listen,
             admin_listen,
             tls,
+            access,
             database: database?,
             location: location?,
             location_options,
@@ -237,15 +245,6 @@ fn manifests(section: &mut Section<'_>) -> ManifestsConfig {
         max_bytes: section.take("max", ByteSize::mib(4)).as_u64(),
         missing_blobs,
     }
-}
-
-fn more_than_zero(section: &mut Section<'_>, key: &str, default: Duration) -> Duration {
-    let duration = section.take(key, default);
-    if duration.is_zero() {
-        section.problem(key, "expected more than 0");
-        return default;
-    }
-    duration
 }
 
 /// Takes a text that has a grammar of its own.

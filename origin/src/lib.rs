@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
+use outport_core::access;
 use outport_core::admin::{self, Readiness};
 use outport_core::body::Body;
 use outport_core::location::{self, Location};
@@ -186,6 +187,10 @@ impl Origin {
             let minding = tls.mind(seams.hangups.clone(), seams.tasks.clone());
             drop(seams.tasks.spawn("certificate", minding));
         }
+        if let Some(access) = config.access.clone() {
+            let minding = access.mind(seams.hangups.clone(), seams.tasks.clone());
+            drop(seams.tasks.spawn("users", minding));
+        }
         let ended = CancellationToken::new();
         let api = Arc::new(api);
         let server =
@@ -194,7 +199,9 @@ impl Origin {
             listeners.public,
             move |request| {
                 let api = Arc::clone(&api);
-                async move { api.handle(request).await }
+                access::serve(config.access.clone(), request, |request| async move {
+                    api.handle(request).await
+                })
             },
             shutdown.clone(),
         );

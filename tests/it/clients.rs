@@ -9,6 +9,7 @@ mod containerd;
 mod docker;
 mod large;
 mod podman;
+mod readers;
 mod skopeo;
 mod upstream;
 
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 use harness::containers::Containers;
 use harness::door::Site;
 use harness::images::Images;
+use harness::registry::{ForeignRegistry, PASSWORD, USER};
 use serde_json::Value;
 
 /// Returns podman, buildah and skopeo, who know both doors.
@@ -29,6 +31,23 @@ fn containers(site: &Site) -> Containers {
 fn push(tools: &Containers, image: &str, door: SocketAddr, name: &str) {
     let to = format!("docker://{door}/{name}");
     tools.copy(&Images::shared().source(image), &to);
+}
+
+/// Pushes an image into somebody else's registry.
+fn push_to_foreign(
+    images: &Images,
+    tools: &Containers,
+    upstream: &ForeignRegistry,
+    image: &str,
+    name: &str,
+) {
+    let to = format!("docker://{}/{name}", upstream.address());
+    let from = images.source(image);
+    let credentials = format!("{USER}:{PASSWORD}");
+    let flags = ["copy", "--quiet", "--all", "--preserve-digests"];
+    let login = ["--dest-creds", &credentials, "--dest-tls-verify=false"];
+    let plain = "--dest-oci-accept-uncompressed-layers";
+    tools.skopeo(&[&flags[..], &login, &[plain, &from, &to]].concat());
 }
 
 /// Returns the type and the digest of what a repository has by some name, as the origin says.

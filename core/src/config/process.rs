@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{ByteSize, Section};
+use crate::access::{self, Access, UsersFile};
+use crate::net::client::BaseUrl;
 use crate::net::serve;
 use crate::net::tls::{BadPair, Files, Texts, Tls};
 use crate::telemetry::{self, causes};
@@ -69,10 +71,7 @@ pub fn tls(section: &mut Section<'_>) -> Option<Tls> {
     let keys = ["certificate", "key"];
     let given = keys.map(|key| section.has(key));
     let [certificate, key] = keys.map(|key| section.take_text(key));
-    let interval = section.take("reload_interval", Duration::from_secs(10));
-    if interval.is_zero() {
-        section.problem("reload_interval", "expected more than 0");
-    }
+    let interval = more_than_zero(section, "reload_interval", Duration::from_secs(10));
     match given {
         [true, false] => section.problem("certificate", "needs a key beside it"),
         [false, true] => section.problem("key", "needs a certificate beside it"),
@@ -103,6 +102,50 @@ pub fn tls(section: &mut Section<'_>) -> Option<Tls> {
     let tls = Tls::new(files, texts);
     tls.inspect_err(|error| section.problem("key", causes(error)))
         .ok()
+}
+
+/// Takes `public_url` and the keys of `[access]`: by what clients are known; without any, all of them are anybody.
+pub fn access(section: &mut Section<'_>, is_tls: bool) -> Option<Access> {
+    let public_url = section.take_opt::<BaseUrl>("public_url");
+    section.section("access", |section| {
+        let users = section.take_text("users");
+        let users = users.map(|(path, text)| UsersFile { path, text });
+        let key = section.take_secret("key");
+        if let Some(key) = &key
+            && key.expose().len() < access::KEY_LEN
+        {
+            let message = format!("expected at least {} characters", access::KEY_LEN);
+            section.problem("key", message);
+        }
+        let is_asked_for = users.is_some() || key.is_some();
+        let password_checks = positive(section, "password_checks", 2);
+        let config = access::Config {
+            users,
+            reload_interval: more_than_zero(section, "reload_interval", Duration::from_secs(10)),
+            key,
+            tokens_for: more_than_zero(section, "tokens_for", Duration::from_mins(5)),
+            password_checks: usize::try_from(password_checks).unwrap_or(usize::MAX),
+            public_url,
+            is_tls,
+        };
+        if !is_asked_for {
+            return None;
+        }
+        let access = Access::new(config);
+        access
+            .inspect_err(|error| section.problem("users", causes(error)))
+            .ok()
+    })
+}
+
+/// Takes a time with which nothing would work if it were none.
+pub fn more_than_zero(section: &mut Section<'_>, key: &str, default: Duration) -> Duration {
+    let duration = section.take(key, default);
+    if duration.is_zero() {
+        section.problem(key, "expected more than 0");
+        return default;
+    }
+    duration
 }
 
 /// Takes the keys of `[log]`.

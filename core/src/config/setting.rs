@@ -10,6 +10,7 @@ use http::Uri;
 use toml::Value;
 
 use super::Source;
+use crate::net::client::BaseUrl;
 use crate::oci::reference::RepoName;
 
 /// A type that configuration values have.
@@ -67,6 +68,7 @@ macro_rules! text_setting {
 text_setting! {
     SocketAddr: "an address and port, such as \"127.0.0.1:5000\"",
     RepoName: "a repository name, such as \"library/debian\"",
+    BaseUrl: "a URL of scheme and host, such as \"https://registry.example\"",
 }
 
 macro_rules! number_setting {

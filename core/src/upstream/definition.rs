@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::pattern::Pattern;
+use crate::access::Readers;
 use crate::config::Secret;
 use crate::net::client::BaseUrl;
 use crate::oci::reference::RepoName;
@@ -30,6 +31,8 @@ pub struct Definition {
     pub private_hosts: Vec<String>,
     /// A file of certificates (PEM) to trust beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// Who may pull what it has.
+    pub readers: Readers,
     /// Which repositories may be asked for; all of them when empty.
     pub allow: Vec<Pattern>,
     /// Which may not, whatever is allowed.
@@ -71,6 +74,9 @@ const PUBLIC: [Public; 7] = [
 /// Where names of one part are those of repositories below `library`.
 const HAS_LIBRARY: &str = "docker.io";
 
+/// What an edge says that lets only some pull.
+const WITH_READERS: &str = "; readers";
+
 // === impl Definition ===
 
 impl Definition {
@@ -103,6 +109,7 @@ impl Definition {
             token_hosts: Vec::new(),
             private_hosts: Vec::new(),
             ca_file: None,
+            readers: Readers::Everybody,
             allow: Vec::new(),
             deny: Vec::new(),
         }
@@ -112,6 +119,11 @@ impl Definition {
     pub fn is_called(&self, ns: &str) -> bool {
         let mut names = self.aliases.iter().chain([&self.name]);
         names.any(|name| name.eq_ignore_ascii_case(ns))
+    }
+
+    /// Whether it is asked as somebody.
+    pub const fn is_let_in(&self) -> bool {
+        self.credentials.is_some() || self.identity_token.is_some()
     }
 
     /// Whether it may be asked for a repository, named as it is there.
@@ -137,6 +149,27 @@ impl Definition {
     pub fn has(&self, local: &RepoName) -> bool {
         let rest = local.as_str().strip_prefix(&self.name);
         rest.is_some_and(|rest| rest.starts_with('/'))
+    }
+
+    /// Returns how an origin is asked for it: by its name, and whether only some may pull from the edge what comes of it.
+    pub fn question(&self) -> String {
+        let Self { name, readers, .. } = self;
+        if readers.are_everybody() {
+            name.clone()
+        } else {
+            format!("{name}{WITH_READERS}")
+        }
+    }
+
+    /// Whether an edge that asks so means it, and may have what it asks for: an edge that lets everybody pull what is for some
+    /// only here may not.
+    pub fn answers(&self, question: &[u8]) -> bool {
+        let rest = question.strip_prefix(self.name.as_bytes());
+        match rest {
+            Some(b"") => self.readers.are_everybody(),
+            Some(rest) => rest == WITH_READERS.as_bytes(),
+            None => false,
+        }
     }
 
     /// Returns the name of a repository here for what a client calls it; none when it is too long.
@@ -222,6 +255,26 @@ mod tests {
             assert!(definition.is_called(name));
             assert!(definition.url.is_https());
             assert!(name.parse::<RepoName>().is_ok());
+        }
+    }
+
+    #[test]
+    fn what_is_for_some_is_not_given_to_an_edge_that_is_open() {
+        let open = Definition::public("ghcr.io").unwrap();
+        let closed = Definition {
+            readers: Readers::Users,
+            ..open.clone()
+        };
+        for (origin, edge, expected) in [
+            (&open, &open, true),
+            (&open, &closed, true),
+            (&closed, &closed, true),
+            (&closed, &open, false),
+        ] {
+            assert_eq!(origin.answers(edge.question().as_bytes()), expected);
+        }
+        for other in ["ghcr.iox", "ghcr.i", "", "ghcr.io; Readers"] {
+            assert!(!open.answers(other.as_bytes()), "{other}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::Uri;
+use outport_core::access::{Access, Readers};
 use outport_core::config::{ByteSize, Section};
 use outport_core::net::client::{BadBaseUrl, BaseUrl};
 use outport_core::oci::reference::RepoName;
@@ -78,6 +79,32 @@ pub(super) fn read(section: &mut Section<'_>, origin_is: Option<OriginIs>) -> Up
             questions: questions(section, fresh_for),
         }
     })
+}
+
+/// Holds against each other who may pull from upstreams and by what clients, and other nodes, are known.
+pub(super) fn check_readers(
+    section: &mut Section<'_>,
+    upstreams: &Upstreams,
+    access: Option<&Access>,
+    asks_nodes: bool,
+) {
+    let mut definitions = upstreams.definitions.iter();
+    let Some(closed) = definitions.find(|definition| !definition.readers.are_everybody()) else {
+        return;
+    };
+    let name = &closed.name;
+    match access {
+        None => {
+            let message = format!("is missing: {name} has readers, which have to be known");
+            section.problem("access.users", message);
+        }
+        Some(access) if asks_nodes && !access.has_key() => {
+            let message =
+                format!("is missing: {name} has readers, and other nodes are asked for it");
+            section.problem("access.key", message);
+        }
+        Some(_) => {}
+    }
 }
 
 fn rule(section: &mut Section<'_>) -> Option<Rule> {
@@ -173,6 +200,7 @@ fn upstream(section: &mut Section<'_>) -> Option<Definition> {
     let mut told = |key| section.take(key, Vec::<String>::new());
     let [aliases, hostnames, token_hosts, private_hosts] =
         ["aliases", "hostnames", "token_hosts", "private_hosts"].map(&mut told);
+    let readers = section.take_opt("readers").map(Readers::listed);
     let [allow, deny] = ["allow", "deny"].map(|key| section.take(key, Vec::new()));
     let ca_file = section.take_opt("ca_file");
     let definition = definition?;
@@ -184,6 +212,7 @@ fn upstream(section: &mut Section<'_>) -> Option<Definition> {
         credentials,
         identity_token,
         ca_file,
+        readers: readers.unwrap_or_default(),
         allow,
         deny,
         ..definition

@@ -1,21 +1,22 @@
 //! Sending a question, and telling an answer from what is none.
 //!
-//! What: a node is asked as it is, an upstream by its own names and with a token, and the origin for an upstream by saying
-//! which, in [`OUTPORT_UPSTREAM`]: an origin that asks it says so too in its answer, so that what another says of a repository
+//! What: a node is asked as it is, and shown that a node asks; an upstream by its own names and with a token; and the origin for
+//! an upstream by saying which, in [`OUTPORT_UPSTREAM`]: an origin that asks it says so too in its answer, so that what another says of a repository
 //! that happens to be called so is not taken for the upstream's word.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::HeaderValue;
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
+use outport_core::access::Access;
 use outport_core::body::Body;
 use outport_core::net::client::{Client, ClientError};
 use outport_core::oci::reference::RepoName;
 use outport_core::upstream::{Redirected, UpstreamError};
 
 use super::wire::{is_no, is_sick, retry_after};
-use super::{OUTPORT_HOPS, OUTPORT_UPSTREAM, Origin, OriginError, Peer, Refusal};
+use super::{Node, OUTPORT_HOPS, OUTPORT_UPSTREAM, Origin, OriginError, Peer, Refusal};
 
 impl Origin {
     /// Sends a request as it is and returns the answer, whatever its status.
@@ -23,27 +24,33 @@ impl Origin {
     /// A status that says that it cannot be served is for whoever asked: it may be that one request's own doing (a second
     /// chunk of an upload that is still being written to), and must not close the origin to everybody.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, OriginError> {
-        let Peer::Node(client) = &self.0.peer else {
+        let Peer::Node(node) = &self.0.peer else {
             return Err(OriginError::Absent);
         };
-        self.send_to(client, request, |response| {
+        self.send_to(&node.client, request, |response| {
             (!is_sick(response.status())).then_some(true)
         })
         .await
     }
 
-    /// Sends a question about a repository, by the name that it has there, and returns the answer, whatever its status.
+    /// Sends a question of this node's about a repository, by the name that it has there, and returns the answer, whatever its
+    /// status.
     pub async fn ask(
         &self,
         repo: &RepoName,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, OriginError> {
         let upstream = match &self.0.peer {
-            Peer::Absent | Peer::Node(_) => return self.send(request).await,
-            Peer::Through(client, name) => {
+            Peer::Absent => return Err(OriginError::Absent),
+            Peer::Node(node) => {
+                node.show(request.headers_mut());
+                return self.send(request).await;
+            }
+            Peer::Through(node, name) => {
                 let headers = request.headers_mut();
                 headers.insert(OUTPORT_UPSTREAM, name.clone());
-                let answer = self.send_to(client, request, |response| {
+                node.show(headers);
+                let answer = self.send_to(&node.client, request, |response| {
                     // That it says that an upstream is away says that the origin is not.
                     let is_well = is_for(response.headers(), name);
                     Some(is_well || !response.status().is_server_error())
@@ -152,8 +159,19 @@ impl Origin {
     pub(super) fn is_saturated(&self) -> bool {
         match &self.0.peer {
             Peer::Absent => false,
-            Peer::Node(client) | Peer::Through(client, _) => client.is_saturated(),
+            Peer::Node(node) | Peer::Through(node, _) => node.client.is_saturated(),
             Peer::Upstream(upstream) => upstream.is_saturated(),
+        }
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    /// Shows that a node asks. Never with what a client asks by way of us, which is the client's own matter.
+    fn show(&self, headers: &mut HeaderMap) {
+        if let Some(shown) = self.access.as_ref().and_then(Access::as_node) {
+            headers.insert(AUTHORIZATION, shown);
         }
     }
 }

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use outport_core::access::Caller;
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 use outport_core::oci::route::{Fetch, Route, Routed};
 use outport_core::upstream::Definition;
@@ -179,6 +180,12 @@ impl Registries {
     /// Returns the upstream that a repository is of, if it is of one.
     pub fn upstream(&self, repo: &RepoName) -> Option<&Remote> {
         self.find(|definition| definition.has(repo))
+    }
+
+    /// Whether a caller may have what a route is about.
+    pub fn is_open(&self, route: &Route, caller: &Caller) -> bool {
+        let upstream = route.repository().and_then(|repo| self.upstream(repo));
+        upstream.is_none_or(|upstream| upstream.definition.readers.include(caller))
     }
 
     /// Returns what a client that came by a host name means.

@@ -14,12 +14,12 @@ use crate::download::landing::tests::landing;
 use crate::download::landing::{Landing, Writer};
 use crate::frozen::Frozen;
 use crate::metrics::OriginMetrics;
-use crate::source::Origin;
 use crate::source::freshness::Rules;
 use crate::source::registries::{Hosted, Registries};
 use crate::source::ring::Ring;
 use crate::source::sources::{Reach, Sources};
 use crate::source::through::Through;
+use crate::source::{Node, Origin};
 
 const LAYER: usize = 1_000_000;
 
@@ -40,8 +40,11 @@ impl Abandoned {
         let blob = content(LAYER, 1);
         origin.put_blob("a", &blob);
         let url = format!("http://{}", origin.address).parse().unwrap();
-        let client = Client::new(vec![url], client::Config::default()).unwrap();
-        let asked = Origin::new(Some(client), questions(), OriginMetrics::default());
+        let node = Node {
+            client: Client::new(vec![url], client::Config::default()).unwrap(),
+            access: None,
+        };
+        let asked = Origin::new(Some(node), questions(), OriginMetrics::default());
         let frozen = Frozen::open(std::path::Path::new("/nowhere")).unwrap();
         let through = Through {
             sources: Sources::new(

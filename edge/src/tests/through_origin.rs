@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use outport_core::access::Caller;
 use outport_core::body::Body;
 use outport_core::config::Sources;
 use outport_core::net::respond::error_response;
@@ -54,7 +55,7 @@ impl Through {
             read_file: &|path| std::fs::read_to_string(path),
         };
         let read = outport_core::config::read(sources, |section| {
-            PullThroughConfig::read_of_origin(section, "origin".to_owned())
+            PullThroughConfig::read_of_origin(section, "origin".to_owned(), None)
         });
         let config = read.unwrap().config;
         let metrics = Metrics::new();
@@ -97,7 +98,7 @@ async fn answer(pulls: PullThrough, mut request: http::Request<Body>) -> http::R
     headers.remove(OUTPORT_HOPS);
     let name = headers.remove(OUTPORT_UPSTREAM).unwrap();
     let routed = Route::parse(request.method(), request.uri()).unwrap();
-    if !pulls.asks(&name, &routed.route) {
+    if !pulls.asks(&name, &routed.route, &Caller::Anybody) {
         return error_response(&ErrorCode::Unavailable.into());
     }
     let mut response = pulls.call(request).await;

@@ -5,7 +5,9 @@ use harness::containers::Containers;
 use harness::docker::Docker;
 use harness::images::{Images, MULTI, WHEELS};
 use harness::node::{Edge, Origin, OriginBuilder};
-use harness::registry::{ForeignRegistry, PASSWORD, USER};
+use harness::registry::ForeignRegistry;
+
+use super::push_to_foreign;
 
 /// What is Docker Hub to the clients.
 const HUB: &str = "docker.io";
@@ -33,7 +35,7 @@ async fn an_origin_asks_for_all_its_edges() {
     let all = [upstream.address(), origin.address(), first, second];
     let tools = Containers::new(&all);
     let docker = Docker::start_with_mirror(first);
-    push(&images, &tools, &upstream, WHEELS, "library/wheels:1");
+    push_to_foreign(&images, &tools, &upstream, WHEELS, "library/wheels:1");
     let (hosted, id) = (format!("{first}/team/app:1"), images.id(WHEELS));
     tools.copy(&images.source(WHEELS), &format!("docker://{hosted}"));
     let pull = |storage: &str| {
@@ -52,7 +54,7 @@ async fn an_origin_asks_for_all_its_edges() {
     assert_eq!(upstream.granted("repository:library/wheels:pull"), 1);
     // Who builds upon an image of the upstream and pushes it by its name pushes all of it: the origin has nothing of it, whatever
     // the edge has of the upstream's.
-    push(&images, &tools, &upstream, WHEELS, "library/own:1");
+    push_to_foreign(&images, &tools, &upstream, WHEELS, "library/own:1");
     let pulled = tools.podman_pull("own", &format!("{first}/own:1"));
     assert_eq!(format!("sha256:{pulled}"), id);
     let own = "library/own:2";
@@ -82,17 +84,6 @@ async fn an_origin_asks_for_all_its_edges() {
     );
     drop(origin);
     pull("without the origin");
-}
-
-/// Pushes an image into somebody else's registry.
-fn push(images: &Images, tools: &Containers, upstream: &ForeignRegistry, image: &str, name: &str) {
-    let to = format!("docker://{}/{name}", upstream.address());
-    let from = images.source(image);
-    let credentials = format!("{USER}:{PASSWORD}");
-    let flags = ["copy", "--quiet", "--all", "--preserve-digests"];
-    let login = ["--dest-creds", &credentials, "--dest-tls-verify=false"];
-    let plain = "--dest-oci-accept-uncompressed-layers";
-    tools.skopeo(&[&flags[..], &login, &[plain, &from, &to]].concat());
 }
 
 /// An edge in front of somebody else's registry, and the clients that know it in each way.
@@ -127,7 +118,7 @@ impl Rig {
     }
 
     fn push(&self, image: &str, name: &str) {
-        push(&self.images, &self.tools, &self.upstream, image, name);
+        push_to_foreign(&self.images, &self.tools, &self.upstream, image, name);
     }
 
     /// Pulls with each client in its way, into storages of this name.

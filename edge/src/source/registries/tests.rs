@@ -6,12 +6,16 @@ use outport_core::upstream::Upstream;
 
 use super::*;
 use crate::metrics::OriginMetrics;
+use crate::source::Node;
 use crate::tests::questions;
 
 fn registries(has_origin: bool, default: Option<&str>) -> Registries {
     let config = client::Config::default();
     let url = "http://127.0.0.1:1".parse().unwrap();
-    let client = has_origin.then(|| Client::new(vec![url], config.clone()).unwrap());
+    let node = has_origin.then(|| Node {
+        client: Client::new(vec![url], config.clone()).unwrap(),
+        access: None,
+    });
     let upstreams = ["docker.io", "ghcr.io"].map(|name| {
         let mut definition = Definition::public(name).unwrap();
         if name == "ghcr.io" {
@@ -25,7 +29,7 @@ fn registries(has_origin: bool, default: Option<&str>) -> Registries {
             blobs: asked,
         }
     });
-    let origin = Origin::new(client, questions(), OriginMetrics::default());
+    let origin = Origin::new(node, questions(), OriginMetrics::default());
     let hosted = Hosted {
         origin,
         names: vec!["own.example".to_owned()],

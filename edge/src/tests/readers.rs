@@ -1,0 +1,299 @@
+//! Upstreams from which not everybody may pull.
+
+use bytes::Bytes;
+use http::Method;
+use http::header::{AUTHORIZATION, IF_NONE_MATCH, RANGE, WWW_AUTHENTICATE};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use super::origin::ScriptedOrigin;
+use super::upstreams::scripted::ScriptedUpstream;
+use super::upstreams::{Rig, manifest};
+use super::{Answer, RunningEdge, blob_path, content, sha256};
+
+/// Their passwords are `secret` and `other`.
+const USERS: &str = "alice:$2b$04$VprzhVKA06LJiNmQc2ry/.dKdVOfAvUIUpvzuMeLL6FOJOJaVF9aW\n\
+                     bob:$2b$04$zPsP0mPYc1RKIal3eaJgS.cwiL1Wbd//qUzMDuyIfx7E/RRBCLNPq\n";
+
+/// What a user shows, or nothing.
+type Shown = Option<&'static str>;
+
+const ANYBODY: Shown = None;
+const ALICE: Shown = Some("Basic YWxpY2U6c2VjcmV0");
+const BOB: Shown = Some("Basic Ym9iOm90aGVy");
+
+const KEY: &str = "access.key=0123456789abcdef0123456789abcdef";
+const FOR_ALICE: &str = "upstream.0.readers=[\"alice\"]";
+
+/// Returns a file of users, and the setting that names it.
+fn users() -> (TempDir, String) {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("users");
+    std::fs::write(&path, USERS).unwrap();
+    let set = format!("access.users={}", path.display());
+    (directory, set)
+}
+
+async fn ask(edge: &RunningEdge, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
+    edge.begin(method, path, headers).await.finish().await
+}
+
+async fn get(edge: &RunningEdge, shown: Shown, path: &str) -> Answer {
+    let shown: Vec<_> = shown
+        .map(|shown| (AUTHORIZATION.as_str(), shown))
+        .into_iter()
+        .collect();
+    ask(edge, Method::GET, path, &shown).await
+}
+
+/// Returns what a user who may not is told.
+const fn refusal(shown: Shown) -> u16 {
+    if shown.is_some() { 403 } else { 401 }
+}
+
+/// An image of one layer.
+struct Image {
+    manifest: Bytes,
+    blob: Bytes,
+}
+
+impl Image {
+    fn new() -> Self {
+        Self {
+            manifest: manifest("a"),
+            blob: content(100_000, 1),
+        }
+    }
+
+    fn put(&self, upstream: &ScriptedUpstream) {
+        upstream.put_manifest("org/app", "1", &self.manifest);
+        upstream.put_blob("org/app", &self.blob);
+        let tags = Bytes::from(r#"{"name":"org/app","tags":["1"]}"#);
+        upstream.put_list("/v2/org/app/tags/list", &tags, "");
+    }
+
+    /// Returns all that can be asked of it in a repository.
+    fn questions(&self, name: &str) -> [(Method, String); 7] {
+        let [manifest, blob] = [&self.manifest, &self.blob].map(|content| sha256(content));
+        [
+            (Method::GET, format!("/v2/{name}/manifests/1")),
+            (Method::HEAD, format!("/v2/{name}/manifests/1")),
+            (Method::GET, format!("/v2/{name}/manifests/{manifest}")),
+            (Method::GET, format!("/v2/{name}/blobs/{blob}")),
+            (Method::HEAD, format!("/v2/{name}/blobs/{blob}")),
+            (Method::GET, format!("/v2/{name}/tags/list")),
+            (Method::GET, format!("/v2/{name}/referrers/{manifest}")),
+        ]
+    }
+
+    /// Asks in every way as who may not, and sees nothing in the answers but that.
+    async fn is_closed_to(&self, edge: &RunningEdge, shown: Shown) {
+        let authorization = shown.map(|shown| (AUTHORIZATION.as_str(), shown));
+        let etag = format!("\"{}\"", sha256(&self.blob));
+        let mut bodies = Vec::new();
+        for (name, query, host) in [
+            ("hub/org/app", "", None),
+            ("org/app", "?ns=hub.example", None),
+            ("org/app", "", Some(("host", "mirror.corp"))),
+            ("org/app", "", None),
+            // What there is not looks no different.
+            ("hub/org/nothing", "", None),
+        ] {
+            for (method, path) in self.questions(name) {
+                for more in [
+                    None,
+                    Some((RANGE.as_str(), "bytes=0-1")),
+                    Some((IF_NONE_MATCH.as_str(), &*etag)),
+                    Some(("outport-hops", "1")),
+                    Some(("outport-upstream", "hub; readers")),
+                ] {
+                    let headers: Vec<_> =
+                        [authorization, host, more].into_iter().flatten().collect();
+                    let path = format!("{path}{query}");
+                    let answer = ask(edge, method.clone(), &path, &headers).await;
+                    assert_eq!(answer.status, refusal(shown), "{method} {path} {headers:?}");
+                    let is_challenged = answer.headers.contains_key(WWW_AUTHENTICATE);
+                    assert_eq!(is_challenged, shown.is_none());
+                    if method == Method::GET {
+                        bodies.push(answer.body.unwrap());
+                    }
+                }
+            }
+        }
+        bodies.dedup();
+        assert_eq!(bodies.len(), 1, "one word for all");
+    }
+}
+
+/// As PROMISES.md D1 lists the ways.
+#[tokio::test]
+async fn only_readers_get_anything_by_any_way_cold_or_warm() {
+    let (_users, users) = users();
+    let rig = Rig::new(&[&users, FOR_ALICE]).await;
+    let image = Image::new();
+    image.put(&rig.upstream);
+    for shown in [ANYBODY, BOB] {
+        image.is_closed_to(&rig.edge, shown).await;
+    }
+    assert!(rig.upstream.seen("/").is_empty(), "nobody was asked");
+    for (method, path) in image.questions("hub/org/app") {
+        let headers = [(AUTHORIZATION.as_str(), ALICE.unwrap())];
+        let answer = ask(&rig.edge, method.clone(), &path, &headers).await;
+        let is_there = !path.contains("referrers");
+        assert_eq!(answer.status == 200, is_there, "{method} {path}");
+        if path.contains("blobs") && method == Method::GET {
+            assert_eq!(answer.body, Some(image.blob.clone()));
+        }
+    }
+    rig.edge.settle().await;
+    let asked = rig.upstream.seen("/").len();
+    for shown in [ANYBODY, BOB] {
+        image.is_closed_to(&rig.edge, shown).await;
+    }
+    assert_eq!(rig.upstream.seen("/").len(), asked);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_here_of_one_upstream_is_not_given_as_another_s() {
+    let (_users, users) = users();
+    let open = ScriptedUpstream::start().await;
+    let url = format!("upstream.1.url=http://{}", open.address);
+    let set = [&*users, FOR_ALICE, "upstream.1.name=open", &url];
+    let rig = Rig::new(&set).await;
+    let (image, blob) = (manifest("secret"), content(100_000, 2));
+    rig.upstream.put_manifest("org/app", "1", &image);
+    rig.upstream.put_blob("org/app", &blob);
+    for path in [
+        "/v2/hub/org/app/manifests/1".to_owned(),
+        blob_path("hub/org/app", &blob),
+    ] {
+        assert_eq!(get(&rig.edge, ALICE, &path).await.status, 200);
+    }
+    rig.edge.settle().await;
+    for path in [
+        format!("/v2/open/org/app/manifests/{}", sha256(&image)),
+        blob_path("open/org/app", &blob),
+    ] {
+        assert_eq!(get(&rig.edge, ANYBODY, &path).await.status, 404, "{path}");
+    }
+    // What is its own is open as it was.
+    open.put_blob("org/app", &blob);
+    let path = format!("/v2/open/org/other/manifests/{}", sha256(&image));
+    open.put_manifest("org/other", "1", &image);
+    assert_eq!(get(&rig.edge, ANYBODY, &path).await.body, Some(image));
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn tokens_open_it_as_passwords_do() {
+    let (_users, users) = users();
+    let rig = Rig::new(&[&users, FOR_ALICE]).await;
+    let image = manifest("a");
+    rig.upstream.put_manifest("org/app", "1", &image);
+    for (shown, status) in [(ANYBODY, 401), (BOB, 403), (ALICE, 200)] {
+        let given = get(&rig.edge, shown, "/token?service=edge&scope=x").await;
+        let given: serde_json::Value = serde_json::from_slice(&given.body.unwrap()).unwrap();
+        let token = format!("Bearer {}", given["token"].as_str().unwrap());
+        let headers = [(AUTHORIZATION.as_str(), &*token)];
+        let path = "/v2/hub/org/app/manifests/1";
+        let answer = ask(&rig.edge, Method::GET, path, &headers).await;
+        assert_eq!(answer.status, status, "{shown:?}");
+        // The upstream has nothing of it.
+        for seen in rig.upstream.seen("/") {
+            assert_eq!(seen.authorization, None);
+        }
+    }
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_default_upstream_that_is_for_some_leaves_what_is_hosted_to_all() {
+    let (_users, users) = users();
+    let (origin, upstream) = (
+        ScriptedOrigin::start().await,
+        ScriptedUpstream::start().await,
+    );
+    let cache = TempDir::new().unwrap();
+    let url = format!("upstream.0.url=http://{}", upstream.address);
+    let set = [
+        &*users,
+        FOR_ALICE,
+        "upstream.0.name=hub",
+        &url,
+        "upstreams.default=hub",
+        "upstreams.names_from=upstream",
+    ];
+    let edge = RunningEdge::start(cache.path(), origin.address, &set).await;
+    let (hosted, theirs) = (manifest("hosted"), manifest("theirs"));
+    origin.put_manifest("team/app", "1", &hosted);
+    upstream.put_manifest("org/app", "1", &theirs);
+    for shown in [ANYBODY, BOB, ALICE] {
+        let answer = get(&edge, shown, "/v2/team/app/manifests/1").await;
+        assert_eq!(answer.body, Some(hosted.clone()));
+    }
+    // What neither has looks the same.
+    for shown in [ANYBODY, BOB] {
+        for path in ["/v2/org/app/manifests/1", "/v2/org/nothing/manifests/1"] {
+            let answer = get(&edge, shown, path).await;
+            assert_eq!(answer.status, refusal(shown), "{path}");
+        }
+    }
+    assert!(upstream.seen("/").is_empty());
+    // Who pushes is told what the origin has.
+    let check = edge.head(&blob_path("org/app", &content(10, 3))).await;
+    assert_eq!(check.status, 404);
+    let answer = get(&edge, ALICE, "/v2/org/app/manifests/1").await;
+    assert_eq!(answer.body, Some(theirs));
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn siblings_let_each_other_in_and_nobody_else() {
+    let (_users, users) = users();
+    let upstream = ScriptedUpstream::start().await;
+    let url = format!("upstream.0.url=http://{}", upstream.address);
+    let mut listeners = Vec::new();
+    for _ in 0..2 {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    let addresses: Vec<_> = listeners
+        .iter()
+        .map(|listener| listener.local_addr().unwrap())
+        .collect();
+    let caches = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let mut edges = Vec::new();
+    for (own, listener) in listeners.into_iter().enumerate() {
+        let other = 1 - own;
+        let set = [
+            &*users,
+            FOR_ALICE,
+            KEY,
+            "origin.urls=[]",
+            "upstream.0.name=hub",
+            &url,
+            "siblings.overtake_after=1m",
+            &format!("name=node-{own}"),
+            &format!("sibling.0.name=node-{other}"),
+            &format!("sibling.0.url=http://{}", addresses[other]),
+        ];
+        let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        edges.push(RunningEdge::start_on(listener, caches[own].path(), nobody, &set).await);
+    }
+    let blobs: Vec<_> = (0..8).map(|seed| content(100_000, seed)).collect();
+    for blob in &blobs {
+        upstream.put_blob("org/app", blob);
+        let path = blob_path("hub/org/app", blob);
+        for edge in &edges {
+            assert_eq!(get(edge, ALICE, &path).await.body, Some(blob.clone()));
+            edge.settle().await;
+            let hops = [("outport-hops", "1")];
+            assert_eq!(ask(edge, Method::GET, &path, &hops).await.status, 401);
+        }
+    }
+    // Each came into the region once.
+    assert_eq!(upstream.count("GET", "/blobs/"), blobs.len());
+    for edge in edges {
+        edge.stop().await;
+    }
+}
