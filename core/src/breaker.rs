@@ -2,7 +2,7 @@
 //!
 //! What: a pure table of three states. Closed: every request goes. After some failures in a row it opens: none goes, so that
 //! nobody waits for a timeout that the one before already waited for. After a rest one request goes as a probe, and its
-//! outcome closes the breaker, or opens it for longer.
+//! outcome closes the breaker, or opens it for longer. Who says for how long not to ask is not asked for so long.
 //!
 //! Invariant: in each rest at most one request goes; a probe that never reports back is followed by another.
 
@@ -43,6 +43,8 @@ enum State {
     Closed { failures: u32 },
     /// None goes before `until`.
     Open { until: Instant, rest: Duration },
+    /// None goes before `until`, whatever those that are on their way bring: so it was said.
+    Told { until: Instant },
     /// One is on its way; it is given up, and another one goes, at `until`.
     Probing { until: Instant, rest: Duration },
 }
@@ -62,8 +64,16 @@ impl Breaker {
     pub fn ask(&mut self, now: Instant) -> Permit {
         match self.state {
             State::Closed { .. } => Permit::Go,
-            State::Open { until, .. } | State::Probing { until, .. } if now < until => {
+            State::Open { until, .. } | State::Told { until } | State::Probing { until, .. }
+                if now < until =>
+            {
                 Permit::Rest(until - now)
+            }
+            State::Told { .. } => {
+                let rest = self.config.min_rest;
+                let until = now + rest;
+                self.state = State::Probing { until, rest };
+                Permit::Go
             }
             State::Open { rest, .. } | State::Probing { rest, .. } => {
                 let until = now + rest;
@@ -75,7 +85,9 @@ impl Breaker {
 
     /// Reports an answer.
     pub const fn succeeded(&mut self) {
-        self.state = State::Closed { failures: 0 };
+        if !matches!(self.state, State::Told { .. }) {
+            self.state = State::Closed { failures: 0 };
+        }
     }
 
     /// Reports that there was no answer, or only that there cannot be one.
@@ -86,7 +98,7 @@ impl Breaker {
             },
             State::Closed { .. } => open(now, self.config.min_rest),
             // One that went before it opened says nothing new.
-            State::Open { .. } => self.state,
+            State::Open { .. } | State::Told { .. } => self.state,
             State::Probing { rest, .. } => open(now, (rest * 2).min(self.config.max_rest)),
         };
     }
@@ -96,11 +108,18 @@ impl Breaker {
         self.state = open(now, self.config.max_rest);
     }
 
+    /// Opens it for as long as was said.
+    pub fn rest(&mut self, now: Instant, rest: Duration) {
+        self.state = State::Told { until: now + rest };
+    }
+
     /// Whether none goes now.
     pub fn is_resting(&self, now: Instant) -> bool {
         match self.state {
             State::Closed { .. } => false,
-            State::Open { until, .. } | State::Probing { until, .. } => now < until,
+            State::Open { until, .. } | State::Told { until } | State::Probing { until, .. } => {
+                now < until
+            }
         }
     }
 
@@ -182,6 +201,23 @@ mod tests {
         let mut breaker = Breaker::new(CONFIG);
         breaker.trip(now);
         assert_eq!(breaker.ask(now), Permit::Rest(CONFIG.max_rest));
+    }
+
+    #[test]
+    fn a_rest_that_was_asked_for_is_kept() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::new(CONFIG);
+        let minute = Duration::from_mins(1);
+        breaker.rest(now, minute);
+        // Those that were on their way.
+        breaker.succeeded();
+        breaker.failed(now);
+        assert_eq!(breaker.ask(now), Permit::Rest(minute));
+        now += minute;
+        assert_eq!(breaker.ask(now), Permit::Go);
+        assert_eq!(breaker.ask(now), Permit::Rest(CONFIG.min_rest));
+        breaker.succeeded();
+        assert!(breaker.is_closed());
     }
 
     #[test]

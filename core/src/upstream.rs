@@ -17,12 +17,14 @@ mod quota;
 mod tokens;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, LOCATION};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use url::Url;
 
 pub use self::definition::{Credentials, Definition};
 pub use self::pattern::{BadPattern, Pattern};
@@ -48,9 +50,12 @@ struct Inner {
 /// An upstream gave no answer to go by.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// It, or where it sent, could not be asked.
+    /// It could not be asked.
     #[error("ask the upstream")]
     Client(#[from] ClientError),
+    /// Where it sent could not be asked, which says nothing of itself.
+    #[error("ask where the upstream sent")]
+    Elsewhere(#[source] ClientError),
     /// It lets nobody in without what could not be had.
     #[error("be let in by the upstream")]
     Token(#[source] Arc<TokenError>),
@@ -68,6 +73,11 @@ pub struct Redirected;
 
 /// How often in a row is followed.
 const REDIRECTS_MAX: usize = 5;
+
+/// How much of the body of an answer that is none is read, and how long that may take, so that its connection can be used
+/// again.
+const DRAINED_BYTES_MAX: u64 = 64 << 10;
+const DRAIN_TIME_MAX: Duration = Duration::from_millis(100);
 
 // === impl Upstream ===
 
@@ -128,7 +138,8 @@ impl Upstream {
             if granted.is_some() {
                 tokens.forget(&scope).await;
             }
-            let granting = tokens.grant(client, &scope, response.headers());
+            let challenge = done_with(response).await;
+            let granting = tokens.grant(client, &scope, &challenge);
             granted = Some(granting.await.map_err(UpstreamError::Token)?);
             response = client.send(repeated(&asked, granted.as_ref())).await?;
             if response.status() == StatusCode::UNAUTHORIZED {
@@ -149,24 +160,34 @@ impl Upstream {
         granted: Option<&Grant>,
         mut response: Response<Body>,
     ) -> Result<Response<Body>, UpstreamError> {
-        let mut at = self.0.definition.url.clone();
+        let own = &self.0.definition.url;
+        let path = asked.uri.path_and_query().map(|path| own.join(path));
+        let mut from = path
+            .and_then(Result::ok)
+            .ok_or(UpstreamError::BadRedirect)?;
         for _ in 0..REDIRECTS_MAX {
-            let Some(target) = redirect(&at, &response)? else {
+            let Some(target) = redirect(&from, &response)? else {
                 return Ok(response);
             };
-            at = BaseUrl::of(&target).or(Err(UpstreamError::BadRedirect))?;
-            let own = &self.0.definition.url;
-            let is_own = (at.scheme(), at.authority()) == (own.scheme(), own.authority());
+            // Its connection is not to be waited for by what comes next.
+            done_with(response).await;
+            let at = BaseUrl::of(&target).or(Err(UpstreamError::BadRedirect))?;
+            let is_own = at.is_same_site(own);
             let mut next = repeated(asked, granted.filter(|_| is_own));
             let path = target.path_and_query().cloned();
             *next.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-            if self.0.definition.url.is_https() && !at.is_https() {
+            if own.is_https() && !at.is_https() {
                 return Err(UpstreamError::BadRedirect);
             }
-            response = self.0.client.send_to(&at, next).await?;
+            let sent = self.0.client.send_to(&at, next).await;
+            response = sent.map_err(|error| match error {
+                ClientError::Busy { .. } => UpstreamError::Client(error),
+                error => UpstreamError::Elsewhere(error),
+            })?;
             response.extensions_mut().insert(Redirected);
+            from = target;
         }
-        match redirect(&at, &response)? {
+        match redirect(&from, &response)? {
             None => Ok(response),
             Some(_) => Err(UpstreamError::TooManyRedirects),
         }
@@ -191,8 +212,16 @@ fn repeated(asked: &Parts, grant: Option<&Grant>) -> Request<Body> {
     request
 }
 
-/// Returns where an answer from `at` sends, if it does.
-fn redirect(at: &BaseUrl, response: &Response<Body>) -> Result<Option<Uri>, UpstreamError> {
+/// Lets an answer go of which only the headers are of use, and returns those.
+async fn done_with(response: Response<Body>) -> HeaderMap {
+    let (head, body) = response.into_parts();
+    let reading = body.collect_limited(DRAINED_BYTES_MAX);
+    timeout(DRAIN_TIME_MAX, reading).await.ok();
+    head.headers
+}
+
+/// Returns where an answer from `from` sends, if it does.
+fn redirect(from: &Uri, response: &Response<Body>) -> Result<Option<Uri>, UpstreamError> {
     let is_redirect = matches!(
         response.status(),
         StatusCode::MOVED_PERMANENTLY
@@ -209,15 +238,19 @@ fn redirect(at: &BaseUrl, response: &Response<Body>) -> Result<Option<Uri>, Upst
     let location = location.ok_or(UpstreamError::BadRedirect)?;
     // The fragment is the client's own.
     let location = location.split('#').next().unwrap_or_default();
-    let absolute = match location {
-        _ if location.starts_with("//") => format!("{}:{location}", at.scheme()),
-        _ if location.starts_with('/') => {
-            format!("{}://{}{location}", at.scheme(), at.authority())
-        }
-        _ => location.to_owned(),
-    };
-    let target: Uri = absolute.parse().or(Err(UpstreamError::BadRedirect))?;
-    Ok(Some(target))
+    if location.is_empty() {
+        return Err(UpstreamError::BadRedirect);
+    }
+    // As it is written: another spelling may not be what was signed.
+    if let Ok(absolute) = location.parse::<Uri>()
+        && absolute.scheme().is_some()
+    {
+        return Ok(Some(absolute));
+    }
+    let base: Option<Url> = from.to_string().parse().ok();
+    let target = base.and_then(|base| base.join(location).ok());
+    let target = target.and_then(|target| target.as_str().parse().ok());
+    target.map(Some).ok_or(UpstreamError::BadRedirect)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! Invariants: at most one question per key is under way; it is asked by a task of its own, so that an asker who leaves
 //! takes nothing from the others. An answer is given to those who asked before it came, and to nobody later.
 //!
-//! Failure: a question whose task died answers with none. Cancellation: of an asker, see above.
+//! Failure: a question whose task died answers with none. Cancellation: of an asker, see above; a node that ends drops its
+//! questions.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -74,10 +75,14 @@ where
                     answer: answer.clone(),
                 };
                 let question = question();
+                let ending = self.0.tasks.token();
                 drop(self.0.tasks.spawn("question", async move {
-                    let value = question.await;
+                    // A node that ends does not wait for somebody who takes his time.
+                    let value = ending.run_until_cancelled_owned(question).await;
                     drop(entry);
-                    sender.send_replace(Some(value));
+                    if let Some(value) = value {
+                        sender.send_replace(Some(value));
+                    }
                 }));
                 (answer, Role::Asked)
             }

@@ -332,17 +332,25 @@ fn siblings(
         }
         sites.push(site);
     }
-    section.section("siblings", |section| Siblings {
-        sites,
-        client: client::Config {
-            connect_timeout: section.take("connect_timeout", Duration::from_millis(300)),
-            ..client.clone()
-        },
-        questions: OriginConfig {
-            answer_timeout: section.take("answer_timeout", Duration::from_millis(1500)),
-            ..questions
-        },
-        overtake_after: section.take("overtake_after", Duration::from_millis(500)),
+    section.section("siblings", |section| {
+        let answer_timeout = section.take("answer_timeout", Duration::from_millis(1500));
+        Siblings {
+            sites,
+            client: client::Config {
+                connect_timeout: section.take("connect_timeout", Duration::from_millis(300)),
+                stall_timeout: section.take("stall_timeout", Duration::from_secs(5)),
+                ..client.clone()
+            },
+            questions: OriginConfig {
+                answer_timeout,
+                tags: TagConfig {
+                    question_timeout: answer_timeout,
+                    ..questions.tags
+                },
+                ..questions
+            },
+            overtake_after: section.take("overtake_after", Duration::from_millis(500)),
+        }
     })
 }
 

@@ -20,8 +20,10 @@ pub mod follower;
 mod journal;
 pub mod landing;
 pub mod leftovers;
+mod offers;
 mod schedule;
 mod spans;
+mod turns;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,6 +35,7 @@ use outport_core::oci::reference::RepoName;
 use outport_core::tasks::Tasks;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
 use crate::cache::Cache;
 use crate::coalesce::Role;
@@ -44,6 +47,8 @@ use crate::source::sources::{Reach, Sources};
 use attendance::{Attendance, Attendee};
 use landing::Landing;
 use leftovers::LeftoverConfig;
+use offers::Offers;
+use turns::Turns;
 
 /// The downloads of an edge; cheap to clone.
 #[derive(Clone, Debug)]
@@ -80,6 +85,7 @@ pub struct Download {
     repo: RepoName,
     moment: Moment,
     head: watch::Receiver<Head>,
+    offers: Offers,
     attendee: Attendee,
 }
 
@@ -91,12 +97,15 @@ struct Entry {
     /// When it was started: its source said, or is going to say, that `repo` linked the blob then.
     moment: Moment,
     head: watch::Receiver<Head>,
+    offers: Offers,
     attendance: Attendance,
 }
 
 /// What a download has come to.
 #[derive(Clone, Debug)]
 pub enum Head {
+    /// It waits for its turn.
+    Waiting,
     /// The source has not answered yet.
     Asking,
     /// Bytes are coming in here, the first of them from such a source.
@@ -117,7 +126,7 @@ struct Inner {
     resolver: Resolver,
     tasks: Tasks,
     config: DownloadConfig,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     /// Those that hash what is here.
     verifying: Semaphore,
     running: Mutex<HashMap<Digest, Entry>>,
@@ -132,6 +141,7 @@ struct Begin {
     repo: RepoName,
     moment: Moment,
     reach: Reach,
+    offers: Offers,
     attendance: Attendance,
 }
 
@@ -174,7 +184,7 @@ impl Downloads {
             resolver,
             tasks,
             config,
-            turns: Arc::new(Semaphore::new(config.concurrent_max)),
+            turns: Turns::new(config.concurrent_max),
             verifying: Semaphore::new(VERIFYING_MAX),
             running: Mutex::default(),
             ids: AtomicU64::new(0),
@@ -203,14 +213,15 @@ impl Downloads {
         if let Some(download) = running.get(digest).and_then(Entry::join) {
             return (download, Role::Joined);
         }
-        let (sender, head) = watch::channel(Head::Asking);
-        let attendance = Attendance::new();
+        let (sender, head) = watch::channel(Head::Waiting);
+        let (offers, attendance) = (Offers::default(), Attendance::new());
         let moment = self.0.resolver.moment_of_links(repo);
         let entry = Entry {
             id: self.0.ids.fetch_add(1, Ordering::Relaxed),
             repo: repo.clone(),
             moment,
             head: head.clone(),
+            offers: offers.clone(),
             attendance: attendance.clone(),
         };
         let guard = Running {
@@ -225,6 +236,7 @@ impl Downloads {
             repo: repo.clone(),
             moment,
             reach,
+            offers: offers.clone(),
             attendance,
         };
         let task = self.clone().run(guard, begin, sender);
@@ -233,6 +245,7 @@ impl Downloads {
             repo: repo.clone(),
             moment,
             head,
+            offers,
             attendee,
         };
         (download, Role::Asked)
@@ -243,6 +256,7 @@ impl Downloads {
             repo,
             moment,
             reach,
+            offers,
             attendance,
         } = begin;
         self.0.metrics.running.inc();
@@ -255,6 +269,7 @@ impl Downloads {
             reach,
             asked: &Mutex::default(),
             has_sick_sibling: &AtomicBool::new(false),
+            offers: &offers,
             attendance: &attendance,
         };
         let outcome = tokio::select! {
@@ -307,7 +322,7 @@ impl Entry {
     fn is_sound(&self) -> bool {
         match &*self.head.borrow() {
             Head::Landing(landing, _) => landing.is_sound(),
-            Head::Asking => self.head.has_changed().is_ok(),
+            Head::Waiting | Head::Asking => self.head.has_changed().is_ok(),
             Head::Here | Head::Passing | Head::Failed(_) => false,
         }
     }
@@ -320,6 +335,7 @@ impl Entry {
             repo: self.repo.clone(),
             moment: self.moment,
             head: self.head.clone(),
+            offers: self.offers.clone(),
             attendee: self.attendance.enter()?,
         })
     }
@@ -333,13 +349,31 @@ impl Download {
         self.repo == *repo && resolver.has_kept_links_since(self.moment)
     }
 
-    /// Returns what it has come to, once the source has answered.
-    pub async fn head(&mut self) -> Head {
-        let head = self
-            .head
-            .wait_for(|head| !matches!(head, Head::Asking))
-            .await;
+    /// Returns what it has come to once the source has answered, or that it does not within `limit`, whatever comes later.
+    pub async fn head(&mut self, limit: Duration) -> Head {
+        match self.after(|head| matches!(head, Head::Waiting)).await {
+            Head::Asking => {}
+            head => return head,
+        }
+        let answer = self.after(|head| matches!(head, Head::Waiting | Head::Asking));
+        let answer = timeout(limit, answer).await;
+        answer.unwrap_or(Head::Failed(OriginError::Slow(limit)))
+    }
+
+    /// Returns what it has come to when that is something else.
+    async fn after(&mut self, is_before: impl Fn(&Head) -> bool) -> Head {
+        let head = self.head.wait_for(|head| !is_before(head)).await;
         head.map_or(Head::Failed(OriginError::Ending), |head| head.clone())
+    }
+
+    /// Returns the repository that it was started for.
+    pub const fn repo(&self) -> &RepoName {
+        &self.repo
+    }
+
+    /// Says that the blob is to be had through `repo` too, of another registry.
+    pub fn offer(&self, repo: &RepoName) {
+        self.offers.make(repo);
     }
 
     /// Returns the word that somebody waits for it.

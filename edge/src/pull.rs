@@ -19,11 +19,13 @@ use outport_core::oci::digest::Digest;
 use outport_core::oci::media::OCTET_STREAM;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::Fetch;
+use outport_core::store::disk::is_sealed;
 
 use crate::cache::Found;
 use crate::coalesce::Role;
 use crate::download::follower::follow;
-use crate::download::{Downloads, Head};
+use crate::download::landing::Landing;
+use crate::download::{Download, Downloads, Head};
 use crate::metrics::SourceKind;
 use crate::resolve::{Resolved, Resolver};
 use crate::served::Served;
@@ -142,6 +144,7 @@ impl Pull {
                 let read = |range| {
                     let (cache, digest) = (self.resolver.cache().clone(), *digest);
                     Body::file(Arc::clone(&blob.file), range)
+                        .as_long_as(is_sealed)
                         .on_failure(move || cache.doubt(&digest))
                 };
                 Some(Ok((wanted.answer(blob.size, read), served)))
@@ -173,16 +176,23 @@ impl Pull {
             }
             let (mut download, role) = self.downloads.follow(digest, repo, wanted.reach);
             let is_own = download.is_of(repo, &self.resolver);
-            if !is_own && self.resolver.known_blob(repo, digest).await.is_none() {
-                self.resolver.blob_link(repo, digest).await?;
+            let mut size = None;
+            if !is_own {
+                size = Some(self.linked_size(repo, digest).await?);
             }
-            match download.head().await {
+            let registries = self.resolver.registries();
+            let is_foreign = !registries.are_of_one(repo, download.repo());
+            if is_foreign {
+                download.offer(repo);
+            }
+            let limit = registries.of_blobs(repo).answer_timeout();
+            match download.head(limit).await {
+                // What another registry says of it is wrong, or its own word is: not to be found out by who asks here.
+                Head::Landing(landing, _) if size.is_some_and(|size| size != landing.size()) => {
+                    return self.pass(wanted).await;
+                }
                 Head::Landing(landing, source) => {
-                    let through = self.through(wanted, landing.size());
-                    let response = wanted.answer(landing.size(), |range| {
-                        let attendee = download.attendee();
-                        follow(landing.clone(), through.clone(), range, attendee)
-                    });
+                    let response = self.following(wanted, &landing, &download);
                     let served = match (role, source) {
                         (_, SourceKind::Disk) => Served::Hit,
                         (Role::Asked, SourceKind::Sibling) => Served::Sibling,
@@ -191,15 +201,16 @@ impl Pull {
                     return Ok((response, served));
                 }
                 Head::Passing => return self.pass(wanted).await,
-                // Another repository's refusal says nothing about this one.
+                // Another repository's refusal says nothing about this one, and nothing of another registry does.
                 Head::Failed(OriginError::Refused(_)) if !is_own => {}
+                Head::Failed(error) if is_foreign && !matches!(error, OriginError::Slow(_)) => {}
                 Head::Failed(error) => {
                     if error.is_not_found() {
                         self.resolver.note_absent_blob(repo, digest);
                     }
                     return Err(error);
                 }
-                Head::Here | Head::Asking => {
+                Head::Here | Head::Waiting | Head::Asking => {
                     if let Some(answer) = self.cached_blob(wanted).await {
                         return answer;
                     }
@@ -207,6 +218,34 @@ impl Pull {
             }
         }
         Err(OriginError::Busy)
+    }
+
+    /// Returns how large a blob is that the repository is known, or now found, to link.
+    async fn linked_size(&self, repo: &RepoName, digest: &Digest) -> Result<u64, OriginError> {
+        match self.resolver.known_blob(repo, digest).await {
+            Some(link) => Ok(link.size),
+            None => Ok(self.resolver.blob_link(repo, digest).await?.0.size),
+        }
+    }
+
+    /// Answers with a blob that is coming in.
+    fn following(
+        &self,
+        wanted: Wanted<'_>,
+        landing: &Landing,
+        download: &Download,
+    ) -> Response<Body> {
+        let through = Arc::new(self.through(wanted, landing.size()));
+        let read = |range: Range<u64>| {
+            let (landing, through) = (landing.clone(), Arc::clone(&through));
+            let attendee = download.attendee();
+            let length = range.end - range.start;
+            // Of many parts, those whose turn has not come take next to nothing.
+            Body::later(length, move || {
+                follow(landing, Through::clone(&through), range, attendee)
+            })
+        };
+        wanted.answer(landing.size(), read)
     }
 
     /// Streams a blob past the cache.

@@ -149,7 +149,7 @@ impl Resolver {
         tag: Option<(&Tag, Policy)>,
     ) -> Result<Resolved, OriginError> {
         let registry = self.registries.of(repo);
-        if registry.is_resting()
+        if registry.is_resting_for(repo)
             && let Some((tag, policy)) = tag
             && let Some(resolved) = self.last(repo, tag, policy).await
         {
@@ -269,7 +269,8 @@ impl Resolver {
             let (resolver, key) = (self.clone(), key.clone());
             async move { resolver.ask_blob(key).await }
         };
-        let (answer, role) = self.links.ask(key.clone(), question).await;
+        let asking = self.links.ask(key.clone(), question);
+        let (answer, role) = self.registries.of_blobs(repo).in_time(asking).await?;
         Ok((answer.unwrap_or(Err(OriginError::Ending))?, role))
     }
 

@@ -137,6 +137,7 @@ fn refused(refusal: &Refusal, route: &Route) -> Response<Body> {
     } else if refusal.status == StatusCode::NOT_FOUND && refusal.body.is_empty() {
         let code = match route {
             Route::FetchManifest { .. } => ErrorCode::ManifestUnknown,
+            Route::ListTags { .. } | Route::ListReferrers { .. } => ErrorCode::NameUnknown,
             _ => ErrorCode::BlobUnknown,
         };
         error_response(&code.into())

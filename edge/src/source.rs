@@ -42,8 +42,8 @@ pub use self::error::{OriginError, Refusal};
 use self::freshness::Policy;
 use self::health::Health;
 use self::wire::{
-    blob_route, content_length, header, is_object, is_page, manifest_request, partial_size,
-    request, told_digest,
+    blob_route, content_length, header, is_object, is_page, manifest_request, outline,
+    partial_size, request, told_digest,
 };
 use crate::metrics::OriginMetrics;
 use outport_core::breaker::BreakerConfig;
@@ -175,9 +175,13 @@ impl Origin {
         self.0.config.answer_timeout
     }
 
-    /// Whether it was found dead a moment ago, and is not asked.
-    pub fn is_resting(&self) -> bool {
-        self.0.health.is_resting()
+    /// Whether it was found dead a moment ago, or unable to answer for a repository, and is not asked.
+    pub fn is_resting_for(&self, repo: &RepoName) -> bool {
+        let remote = self.remote(repo);
+        remote.map_or_else(
+            |_| self.0.health.is_resting(),
+            |remote| self.0.health.is_resting_for(&remote),
+        )
     }
 
     /// Returns how many times as long as usual its tags are good, because its quota is running out.
@@ -204,6 +208,14 @@ impl Origin {
     /// Counts content that did not hash to its digest.
     pub fn count_mismatch(&self) {
         self.0.health.count_mismatch();
+    }
+
+    /// Counts content of a repository that did not hash to its digest, and asks no more about that for a while.
+    pub fn distrust_for(&self, repo: &RepoName) {
+        self.count_mismatch();
+        if let Ok(remote) = self.remote(repo) {
+            self.0.health.trip_for(&remote);
+        }
     }
 
     /// Counts content that did not hash to its digest, and asks no more for a while.
@@ -271,7 +283,7 @@ impl Origin {
         request: Request<Body>,
         bytes_max: u64,
     ) -> Result<(HeaderMap, Bytes), OriginError> {
-        self.in_time(async {
+        self.in_question_time(async {
             let response = self.answer(remote, request).await?;
             let is_redirected = response.extensions().get::<Redirected>().is_some();
             if is_page(response.headers()) {
@@ -303,16 +315,29 @@ impl Origin {
             let response = self.answer(&remote, request).await?;
             content_length(response.headers())
         };
-        match self.in_time(asking).await {
+        match self.in_question_time(asking).await {
             // Where an upstream sends is often signed for GET alone.
             Err(OriginError::Sick(status))
                 if status.is_client_error() && self.definition().is_some() =>
             {
-                let hops = HeaderValue::from_static("1");
-                let first = self.blob(repo, digest, Span::Within(0..1), hops);
-                Ok(self.in_time(first).await?.size)
+                self.in_question_time(self.size_by_range(&remote, digest))
+                    .await
             }
             answer => answer,
+        }
+    }
+
+    /// Asks for the first byte of a blob, and returns the blob's size.
+    async fn size_by_range(&self, remote: &RepoName, digest: &Digest) -> Result<u64, OriginError> {
+        let mut request = request(&blob_route(remote, digest, Fetch::Get))?;
+        let range = HeaderValue::from_static("bytes=0-0");
+        request.headers_mut().insert(RANGE, range);
+        let response = self.answer(remote, request).await?;
+        match response.status() {
+            StatusCode::PARTIAL_CONTENT => partial_size(response.headers(), &Span::Within(0..1)),
+            // Some know no ranges.
+            StatusCode::OK if !is_page(response.headers()) => content_length(response.headers()),
+            _ => Err(OriginError::Nonsense("neither the blob nor the part")),
         }
     }
 
@@ -343,7 +368,11 @@ impl Origin {
             return Err(OriginError::Nonsense("a page instead of a blob"));
         }
         let size = match (&span, response.status()) {
-            (Span::From(0), StatusCode::OK) => content_length(response.headers())?,
+            (Span::From(0), StatusCode::OK) => match content_length(response.headers()) {
+                // In chunks, as some proxies pass them on.
+                Err(_) if self.definition().is_some() => self.size_by_range(&repo, digest).await?,
+                told => told?,
+            },
             (_, StatusCode::PARTIAL_CONTENT) => partial_size(response.headers(), &span)?,
             _ => return Err(OriginError::Nonsense("neither the blob nor the part")),
         };
@@ -367,11 +396,6 @@ impl Origin {
         reference: &Reference,
     ) -> Result<Manifest, OriginError> {
         let (head, body) = response.into_parts();
-        let content_type = head
-            .headers
-            .get(CONTENT_TYPE)
-            .cloned()
-            .ok_or(OriginError::Nonsense("a manifest without a type"))?;
         let told = told_digest(&head.headers);
         let content = body
             .collect_limited(self.0.config.manifest_bytes_max)
@@ -383,7 +407,10 @@ impl Origin {
             Reference::Digest(digest) => *digest,
             Reference::Tag(_) => match (told, self.definition()) {
                 (Some(told), _) => told,
-                // Not every upstream says.
+                // Not every upstream says; then it is not to be taken for a manifest what is none, or not all of one.
+                (None, Some(_)) if outline(&content).is_none() => {
+                    return Err(OriginError::Nonsense("something that is no manifest"));
+                }
                 (None, Some(_)) => Algorithm::Sha256.digest(&content),
                 (None, None) => return Err(OriginError::Nonsense("a manifest without a digest")),
             },
@@ -397,6 +424,12 @@ impl Origin {
         if self.definition().is_some() && !is_object(&content) {
             return Err(OriginError::Nonsense("something that is no manifest"));
         }
+        let content_type = match head.headers.get(CONTENT_TYPE) {
+            Some(told) => told.clone(),
+            None => outline(&content)
+                .and_then(|outline| HeaderValue::try_from(outline.media_type?).ok())
+                .ok_or(OriginError::Nonsense("a manifest without a type"))?,
+        };
         Ok(Manifest {
             digest,
             content_type,
@@ -404,12 +437,21 @@ impl Origin {
         })
     }
 
-    /// Bounds how long a client waits for an answer.
-    pub async fn in_time<T>(
+    /// Bounds how long a question goes on.
+    pub async fn in_question_time<T>(
         &self,
         question: impl Future<Output = Result<T, OriginError>>,
     ) -> Result<T, OriginError> {
-        self.within(self.0.config.answer_timeout, question).await
+        let limit = self.0.config.tags.question_timeout;
+        self.within(limit, question).await
+    }
+
+    /// Bounds how long a client waits for an answer, to a question that goes on whether it does or not.
+    pub async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, OriginError> {
+        let limit = self.0.config.answer_timeout;
+        timeout(limit, answer)
+            .await
+            .or(Err(OriginError::Slow(limit)))
     }
 
     async fn within<T>(

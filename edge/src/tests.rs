@@ -9,6 +9,7 @@ mod faults;
 mod fresh;
 mod kept_tags;
 mod names;
+mod odd_upstreams;
 mod operations;
 mod origin;
 mod pulls;

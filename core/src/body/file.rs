@@ -56,6 +56,9 @@ pub(super) struct FileBody {
     /// Whether the file system can say that it would have to wait.
     nowait: bool,
     chunks: &'static Pool,
+    /// Whether the file is as it was, which it is asked before the last of several chunks is given.
+    is_whole: Option<fn(&File) -> bool>,
+    is_begun: bool,
     failure: Option<OnFailure>,
 }
 
@@ -79,12 +82,18 @@ impl FileBody {
             waiting: None,
             nowait: true,
             chunks: &CHUNKS,
+            is_whole: None,
+            is_begun: false,
             failure: None,
         }
     }
 
     pub(super) fn on_failure(&mut self, tell: Box<dyn FnOnce() + Send>) {
         self.failure = Some(OnFailure(tell));
+    }
+
+    pub(super) fn as_long_as(&mut self, is_whole: fn(&File) -> bool) {
+        self.is_whole = Some(is_whole);
     }
 
     pub(super) const fn in_small_chunks(&mut self) {
@@ -96,7 +105,15 @@ impl FileBody {
     }
 
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        let polled = self.poll_read(cx);
+        let mut polled = self.poll_read(cx);
+        if matches!(&polled, Poll::Ready(Some(Ok(_)))) {
+            let is_spoilt = |is_whole: fn(&File) -> bool| !is_whole(&self.file);
+            if self.is_begun && self.remaining() == 0 && self.is_whole.is_some_and(is_spoilt) {
+                let error = io::Error::new(io::ErrorKind::InvalidData, "the file was written to");
+                polled = Poll::Ready(Some(Err(error)));
+            }
+            self.is_begun = true;
+        }
         if matches!(&polled, Poll::Ready(Some(Err(_))))
             && let Some(OnFailure(tell)) = self.failure.take()
         {

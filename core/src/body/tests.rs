@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::stream;
 use proptest::prelude::*;
@@ -34,6 +35,26 @@ fn pieces(pieces: &[&'static str]) -> Body {
         .map(|piece| Ok(Bytes::from_static(piece.as_bytes())))
         .collect();
     Body::stream(stream::iter(pieces))
+}
+
+#[tokio::test]
+async fn what_is_made_later_is_made_when_it_is_wanted() {
+    let made = Arc::new(AtomicUsize::new(0));
+    let later = |text: &'static str| {
+        let made = Arc::clone(&made);
+        Body::later(text.len() as u64, move || {
+            made.fetch_add(1, Ordering::Relaxed);
+            text.into()
+        })
+    };
+    drop(later("never"));
+    let chain = Body::chain(vec![later("ab"), later("cd")]);
+    assert_eq!(chain.size_hint().exact(), Some(4));
+    assert_eq!(made.load(Ordering::Relaxed), 0);
+    assert_eq!(chain.collect_limited(9).await.unwrap(), "abcd");
+    assert_eq!(made.load(Ordering::Relaxed), 2);
+    let short = Body::later(3, || "ab".into());
+    assert!(short.collect_limited(9).await.is_err());
 }
 
 #[tokio::test]
@@ -81,6 +102,30 @@ async fn a_file_cut_while_it_is_served_breaks_the_body() {
         let error = stream.try_next().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
+}
+
+#[tokio::test]
+async fn a_file_that_was_written_to_meanwhile_breaks_the_body() {
+    const LENGTH: u64 = 1 << 20;
+    let file = Arc::new(tempfile::tempfile().unwrap());
+    file.set_len(LENGTH).unwrap();
+    let is_whole = |file: &File| {
+        let modified = file.metadata().unwrap().modified().unwrap();
+        modified == std::time::SystemTime::UNIX_EPOCH
+    };
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
+    let body = || Body::file(Arc::clone(&file), 0..LENGTH).as_long_as(is_whole);
+    assert_eq!(
+        body().collect_limited(LENGTH).await.unwrap().len() as u64,
+        LENGTH
+    );
+    let mut begun = body().into_stream();
+    let first = begun.next().await.unwrap().unwrap();
+    assert!((first.len() as u64) < LENGTH);
+    std::os::unix::fs::FileExt::write_all_at(&*file, b"x", LENGTH - 1).unwrap();
+    let rest: Vec<_> = begun.collect().await;
+    assert!(rest.last().unwrap().is_err());
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ use crate::store::{
 };
 
 pub use cache::{BlobFile, Entry, Partial};
+pub use seal::is_sealed;
 
 /// What this version writes into the `format` file.
 const FORMAT: &str = "outport 1\n";

@@ -190,12 +190,17 @@ impl Definition {
 
     /// Whether credentials may go to a URL.
     pub(super) fn is_own(&self, url: &BaseUrl) -> bool {
-        if url.authority() == self.url.authority() {
-            return true;
-        }
-        let authority = url.authority().as_str();
-        let mut hosts = self.token_hosts.iter();
-        hosts.any(|host| host.eq_ignore_ascii_case(authority))
+        let is_it = |host: &String| {
+            let named: Result<BaseUrl, _> = format!("{}://{host}", url.scheme()).parse();
+            named.is_ok_and(|named| named.is_same_site(url))
+        };
+        let (own, port) = (&self.url, url.port());
+        let is_own = own
+            .authority()
+            .host()
+            .eq_ignore_ascii_case(url.authority().host());
+        let is_same = url.authority() == own.authority();
+        is_same || (is_own && own.port() == port) || self.token_hosts.iter().any(is_it)
     }
 
     /// Returns the hosts that the configuration names.

@@ -269,13 +269,67 @@ async fn where_it_sends_to_itself_it_lets_in_as_before() {
 }
 
 #[tokio::test]
+async fn redirects_may_be_relative() {
+    let from = Uri::from_static("https://a:5000/v2/b/blobs/c?ns=x");
+    for (location, expected) in [
+        (
+            "https://cdn.example/a%2Fb?sig=x%2B",
+            "https://cdn.example/a%2Fb?sig=x%2B",
+        ),
+        ("//cdn.example/x", "https://cdn.example/x"),
+        ("/x?y=z#part", "https://a:5000/x?y=z"),
+        ("x", "https://a:5000/v2/b/blobs/x"),
+        ("?x=y", "https://a:5000/v2/b/blobs/c?x=y"),
+        ("../d e", "https://a:5000/v2/b/d%20e"),
+    ] {
+        let mut response = status(307);
+        response
+            .headers_mut()
+            .insert(LOCATION, location.parse().unwrap());
+        let target = redirect(&from, &response).unwrap().unwrap();
+        assert_eq!(target.to_string(), expected, "{location}");
+    }
+}
+
+/// However few requests may be under way: one that leads to another is over before that begins.
+#[tokio::test]
+async fn a_question_does_not_wait_for_its_own_connection() {
+    let rig = Rig::new(|seen| {
+        if seen.target.starts_with("/token") {
+            return token(r#"{"token": "good"}"#);
+        }
+        let mut response = guarded(seen);
+        if response.status() == 200 && seen.target == "/v2/old" {
+            response = status(307);
+            let next = HeaderValue::from_static("/v2/new");
+            response.headers_mut().insert(LOCATION, next);
+        }
+        response
+    })
+    .await;
+    let config = client::Config {
+        max_requests: 1,
+        ..client::Config::default()
+    };
+    let definition = rig.upstream.definition().clone();
+    let narrow = Rig {
+        upstream: Upstream::new(definition, config).unwrap(),
+        seen: Arc::clone(&rig.seen),
+        down: rig.down.clone(),
+    };
+    let asking = narrow.ask("/v2/old");
+    let answer = timeout(Duration::from_secs(10), asking).await;
+    assert_eq!(answer.unwrap().unwrap(), 200);
+}
+
+#[tokio::test]
 async fn a_redirect_to_nowhere_is_none() {
     for target in ["ftp://a/b", "mailto:a", "", "http://", "http://a b/"] {
         let mut response = status(302);
         let value = target.parse().unwrap();
         response.headers_mut().insert(LOCATION, value);
-        let at: BaseUrl = "https://a".parse().unwrap();
-        let target = redirect(&at, &response);
+        let from = Uri::from_static("https://a/v2/b");
+        let target = redirect(&from, &response);
         let is_url = target.is_ok_and(|uri| uri.is_some_and(|uri| BaseUrl::of(&uri).is_ok()));
         assert!(!is_url);
     }

@@ -79,7 +79,8 @@ pub enum TokenError {
 struct Answer {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    /// A number of seconds, which some write as a fraction or as text.
+    expires_in: Option<serde_json::Value>,
 }
 
 /// Grants expire by themselves.
@@ -351,14 +352,22 @@ impl Answer {
     fn grant(self) -> Option<Grant> {
         let token = self.token.or(self.access_token);
         let token = token.filter(|token| !token.is_empty())?;
-        let said = self.expires_in.filter(|seconds| *seconds > 0);
-        let good_for = said.map_or(GOOD_FOR, Duration::from_secs);
+        let said = self.expires_in.as_ref().and_then(seconds);
+        let good_for = said.unwrap_or(GOOD_FOR);
         let good_for = good_for.min(GOOD_FOR_MAX);
         Some(Grant {
             header: secret(format!("Bearer {token}"))?,
             good_for: good_for.saturating_sub((good_for / 10).min(SPARE_MAX)),
         })
     }
+}
+
+/// Returns a time that is one.
+fn seconds(said: &serde_json::Value) -> Option<Duration> {
+    let text = said.as_str().map(|text| text.trim().parse::<f64>());
+    let seconds = text.map_or_else(|| said.as_f64(), Result::ok)?;
+    let time = Duration::try_from_secs_f64(seconds.trunc()).ok()?;
+    (!time.is_zero()).then_some(time)
 }
 
 // === impl WhenTheySay ===
@@ -405,6 +414,14 @@ mod tests {
             r#"{"token": "a", "expires_in": 99999999999}"#,
             Some(("Bearer a", 3570)),
         );
+        for said in ["300.0", "\"300\"", "\"300.5\""] {
+            let answer = format!(r#"{{"token": "a", "expires_in": {said}}}"#);
+            check(&answer, Some(("Bearer a", 270)));
+        }
+        for said in ["-1", "null", "\"soon\"", "1e300", "{}"] {
+            let answer = format!(r#"{{"token": "a", "expires_in": {said}}}"#);
+            check(&answer, Some(("Bearer a", 54)));
+        }
         check(r#"{"token": ""}"#, None);
         check(r#"{"token": "a\nb"}"#, None);
         check("{}", None);

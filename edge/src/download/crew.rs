@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use outport_core::body::{Body, BodyStream};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::fill::Fill;
@@ -38,6 +39,8 @@ pub(super) struct Crew<'a> {
     pub(super) received: AtomicU64,
     /// The batches that are being written.
     pub(super) writes: TaskTracker,
+    /// Has the connections end that are open now.
+    pub(super) halt: Mutex<CancellationToken>,
     pub(super) began: Instant,
     /// How fast the source answers.
     pub(super) round_trip: Mutex<Duration>,
@@ -62,6 +65,8 @@ enum Fetched {
     Whole,
     /// It broke off after so many bytes.
     Short(u64),
+    /// It was told to end.
+    Halted,
     /// It could not be made.
     Unanswered(OriginError),
 }
@@ -75,10 +80,20 @@ struct Trouble {
     is_one_at_a_time: bool,
 }
 
+/// Since when the registry that is asked has been, and what had come before.
+struct Switch {
+    since: Instant,
+    received: u64,
+    /// How much came in a second of the one before it, if it is not settled yet which is faster.
+    rate_before: Option<u64>,
+}
+
 /// Bytes that are written together.
 #[derive(Default)]
 struct Batch {
     frames: Vec<Bytes>,
+    /// Those of the last frames, if they were small.
+    small: BytesMut,
     bytes: usize,
 }
 
@@ -90,6 +105,10 @@ const LINGER: Duration = Duration::from_millis(2);
 
 /// A connection that brought fewer bytes than this counts as a failure in a row: as if it had brought nothing.
 const PROGRESS_BYTES: u64 = 64 << 10;
+
+/// Frames that are smaller are copied together, so many bytes at a time: each frame costs as much as this to keep.
+const SMALL_BYTES: usize = 2 << 10;
+const GATHERED_BYTES: usize = 64 << 10;
 
 /// How often the number of connections is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -131,8 +150,14 @@ impl Crew<'_> {
             fetches.push(self.fetch(id, range, Some(body)));
         }
         let mut deserted = pin!(self.deserted());
+        let mut switch = Switch {
+            since: self.began,
+            received: 0,
+            rate_before: None,
+        };
         loop {
             let now = Instant::now();
+            self.look_elsewhere(&mut switch, now);
             if trouble.failures > self.fill.parts.config.retries {
                 if fetches.is_empty() {
                     return Err(Stopped::Broken);
@@ -164,6 +189,31 @@ impl Crew<'_> {
                 () = &mut deserted => return Err(Stopped::Deserted),
             }
         }
+    }
+
+    /// Has another registry asked that was offered when the bytes do not come fast, and the first one again when that is no
+    /// faster.
+    fn look_elsewhere(&self, switch: &mut Switch, now: Instant) {
+        let elapsed_ms = u64::try_from((now - switch.since).as_millis()).unwrap_or(u64::MAX);
+        if elapsed_ms < RATE_MIN_MS {
+            return;
+        }
+        let offers = self.fill.offers;
+        let received = self.received.load(Ordering::Relaxed);
+        let rate = (received - switch.received).saturating_mul(1000) / elapsed_ms;
+        let missing = self.writer.size().saturating_sub(self.writer.arrived());
+        let is_slow = missing > rate.saturating_mul(AHEAD_SECONDS);
+        match switch.rate_before.take() {
+            Some(before) if rate < before => offers.give_up(),
+            _ if is_slow && offers.are_there() => {
+                offers.take();
+                switch.rate_before = Some(rate);
+            }
+            _ => return,
+        }
+        (switch.since, switch.received) = (now, received);
+        let halted = std::mem::take(&mut *self.halt.lock());
+        halted.cancel();
     }
 
     /// Returns the next claim, if there is no connection.
@@ -203,7 +253,7 @@ impl Crew<'_> {
         let config = &self.fill.parts.config;
         let mut rest = Duration::ZERO;
         match fetched {
-            Fetched::Whole => {
+            Fetched::Whole | Fetched::Halted => {
                 trouble.failures = 0;
                 return;
             }
@@ -312,6 +362,8 @@ impl Crew<'_> {
         // The first bytes do not wait for more.
         let mut linger_until = Instant::now();
         let mut writing = Writing(None);
+        let halt = self.halt.lock().clone();
+        let mut halted = pin!(halt.cancelled());
         let fetched = loop {
             let share = self.fill.parts.batch_bytes();
             if writing.0.is_none() && batch.is_due(share, linger_until) {
@@ -340,6 +392,7 @@ impl Crew<'_> {
                     }
                     None => break Fetched::Short(received),
                 },
+                () = &mut halted => break Fetched::Halted,
                 () = sleep_until(linger_until), if !is_writing && batch.bytes > 0 => {}
             }
         };
@@ -357,7 +410,8 @@ impl Crew<'_> {
     }
 
     fn write(&self, batch: &mut Batch, written_to: &mut u64) -> Writing {
-        let Batch { frames, bytes } = std::mem::take(batch);
+        batch.gather();
+        let Batch { frames, bytes, .. } = std::mem::take(batch);
         let (offset, writer) = (*written_to, Arc::clone(&self.writer));
         *written_to += bytes as u64;
         let cache = self.fill.parts.cache.clone();
@@ -381,7 +435,21 @@ impl Batch {
             frame.truncate(own);
         }
         self.bytes += frame.len();
-        self.frames.push(frame);
+        if frame.len() < SMALL_BYTES {
+            self.small.extend_from_slice(&frame);
+        }
+        if frame.len() >= SMALL_BYTES || self.small.len() >= GATHERED_BYTES {
+            self.gather();
+        }
+        if frame.len() >= SMALL_BYTES {
+            self.frames.push(frame);
+        }
+    }
+
+    fn gather(&mut self) {
+        if !self.small.is_empty() {
+            self.frames.push(self.small.split().freeze());
+        }
     }
 
     fn is_due(&self, share: usize, linger_until: Instant) -> bool {

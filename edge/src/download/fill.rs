@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use super::attendance::Attendance;
 use super::crew::{Crew, Stopped};
 use super::journal::{Journal, Left};
 use super::landing::{Landing, Writer};
+use super::offers::Offers;
 use super::schedule::Schedule;
 use super::spans::Spans;
 use super::{Head, Inner};
@@ -46,6 +48,8 @@ pub(super) struct Fill<'a> {
     pub(super) asked: &'a Mutex<BTreeSet<SourceKind>>,
     /// Whether a sibling has broken off.
     pub(super) has_sick_sibling: &'a AtomicBool,
+    /// Where else the blob is to be had.
+    pub(super) offers: &'a Offers,
     /// Who waits for it.
     pub(super) attendance: &'a Attendance,
 }
@@ -80,6 +84,9 @@ struct Start {
     source: SourceKind,
 }
 
+/// How long a source may take to answer before another one that has the blob too is asked.
+const OVERTAKE_AFTER: Duration = Duration::from_millis(500);
+
 /// How often, and after which pauses, a file that another download has open is tried to be opened.
 const OPEN_TRIES: u32 = 50;
 const OPEN_PAUSE: Duration = Duration::from_millis(10);
@@ -93,13 +100,12 @@ impl Fill<'_> {
         if let Some(ended) = self.look(head).await {
             return ended;
         }
-        let turn = timeout(
-            self.parts.config.turn_timeout,
-            Arc::clone(&self.parts.turns).acquire_owned(),
-        );
-        let Ok(Ok(_turn)) = turn.await else {
+        let upstream = self.parts.sources.upstream(self.repo);
+        let turn = self.parts.turns.take(upstream.as_deref());
+        let Ok(Some(_turn)) = timeout(self.parts.config.turn_timeout, turn).await else {
             return Ended::Early(Head::Failed(OriginError::Busy));
         };
+        head.send_replace(Head::Asking);
         // It may have come in meanwhile.
         if let Some(ended) = self.look(head).await {
             return ended;
@@ -173,6 +179,7 @@ impl Fill<'_> {
         let here = std::iter::once(0..blob.size).collect();
         let (writer, landing) =
             Landing::new(Arc::clone(&blob.file), None, blob.size, *self.digest, here);
+        landing.doubt();
         head.send_replace(Head::Landing(landing, SourceKind::Disk));
         let (cache, digest) = (self.parts.cache.clone(), *self.digest);
         let verified = blocking(move || {
@@ -201,8 +208,24 @@ impl Fill<'_> {
         span: Span,
         patience: Patience,
     ) -> Result<(IncomingBlob, SourceKind), OriginError> {
+        if let Some(other) = self.offers.current() {
+            let answer = self.ask_through(&other, span.clone(), patience).await;
+            if answer.is_ok() {
+                return answer;
+            }
+            self.offers.give_up();
+        }
+        self.ask_through(self.repo, span, patience).await
+    }
+
+    async fn ask_through(
+        &self,
+        repo: &RepoName,
+        span: Span,
+        patience: Patience,
+    ) -> Result<(IncomingBlob, SourceKind), OriginError> {
         let question = Question {
-            repo: self.repo,
+            repo,
             digest: self.digest,
             span,
             reach: self.reach,
@@ -270,8 +293,27 @@ impl Fill<'_> {
 
     /// Asks for the blob, which also shows that the repository links it.
     async fn start(&self) -> Result<Start, OriginError> {
-        let answer = self.ask(Span::From(0), Patience::Client).await?;
-        Ok(Start::new(Spans::default(), answer))
+        let ask = || self.ask(Span::From(0), Patience::Client);
+        let mut own = pin!(ask());
+        let overtaken = async {
+            self.offers.made().await;
+            sleep(OVERTAKE_AFTER).await;
+        };
+        let answer = tokio::select! {
+            answer = &mut own => answer,
+            () = overtaken => {
+                self.offers.take();
+                tokio::select! {
+                    answer = &mut own => {
+                        self.offers.give_up();
+                        answer
+                    }
+                    // Which asks through its own repository in the end.
+                    answer = ask() => answer,
+                }
+            }
+        };
+        Ok(Start::new(Spans::default(), answer?))
     }
 
     /// Asks for what an earlier download has left to bring; none when that cannot be made use of.
@@ -320,6 +362,7 @@ impl Fill<'_> {
             schedule: Mutex::new(Schedule::new(size, here, parts.config.connections_max)),
             received: AtomicU64::new(0),
             writes: TaskTracker::new(),
+            halt: Mutex::default(),
             began: Instant::now(),
             round_trip: Mutex::new(start.round_trip),
         };
@@ -373,7 +416,7 @@ impl Fill<'_> {
         // Of a resumed one, nobody knows whose they are.
         if !is_resumed {
             for source in &*self.asked.lock() {
-                self.parts.sources.distrust(*source, self.digest);
+                self.parts.sources.distrust(*source, self.repo, self.digest);
             }
         }
         Ended::Mismatch

@@ -74,9 +74,9 @@ impl Follower {
                 let rest = self.range.end - self.range.start;
                 return Ok(Some(self.advance(head(bytes, rest))));
             }
-            let readable = self.landing.readable(self.range.start);
+            let readable = self.landing.readable(&self.range);
             if readable > self.range.start {
-                self.read_file(self.range.start..readable.min(self.range.end));
+                self.read_file(self.range.start..readable);
                 continue;
             }
             match state {

@@ -112,6 +112,9 @@ struct Arrived {
     spans: Spans,
     recent: Recent,
     is_verified: bool,
+    /// Whether all bytes were here before, and may have been written to since: then no reader gets the end of what it reads, were
+    /// it in the middle, before it is known that they were not.
+    is_doubtful: bool,
 }
 
 /// The batches that came last.
@@ -151,6 +154,7 @@ impl Landing {
                 spans: here,
                 recent: Recent::default(),
                 is_verified: false,
+                is_doubtful: false,
             }),
             hashed: Mutex::new(Position::start(digest)),
             state: watch::Sender::new(State::Filling),
@@ -180,9 +184,20 @@ impl Landing {
         matches!(&*self.0.state.borrow(), State::Filling | State::Complete)
     }
 
-    /// Returns up to where the bytes from `offset` on may be read; `offset` itself when none may.
-    pub fn readable(&self, offset: u64) -> u64 {
-        self.0.arrived.lock().readable(offset, self.0.size)
+    /// Has the end of whatever is read held back until all bytes have been hashed, as they may have been written to.
+    pub(super) fn doubt(&self) {
+        self.0.arrived.lock().is_doubtful = true;
+    }
+
+    /// Returns up to where the bytes of a range may be read; where it starts when none may.
+    pub fn readable(&self, range: &Range<u64>) -> u64 {
+        let arrived = self.0.arrived.lock();
+        let readable = arrived.readable(range.start, self.0.size);
+        if arrived.is_doubtful && !arrived.is_verified {
+            let held = range.end.saturating_sub(HELD_BACK_BYTES);
+            return readable.min(held).max(range.start);
+        }
+        readable.min(range.end)
     }
 
     /// Returns bytes from `offset` on, if they may be read, came a moment ago and are still in memory.

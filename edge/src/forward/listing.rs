@@ -55,7 +55,7 @@ pub async fn listing(
         Ok(told) => told,
         Err(_elapsed) => match resolver.kept_list(&key, &upstream).await {
             Some(list) => return answer(list, (&path, is_referrers), Served::Stale),
-            None => asking.await,
+            None => upstream.in_time(asking).await?,
         },
     };
     match told.0.unwrap_or(Err(OriginError::Ending)) {
@@ -209,9 +209,24 @@ fn answer(
 
 /// Returns the query with which the list goes on.
 fn next(link: &str) -> Option<String> {
-    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+    // What is in brackets may have commas in it (RFC 8288 section 3).
+    let (_, rest) = link.split_once('<')?;
+    let (target, rest) = rest.split_once('>')?;
+    let (parameters, others) = rest.split_once(",").unwrap_or((rest, ""));
+    if !parameters.split(';').any(is_next) {
+        return next(others);
+    }
     let (_, query) = target.split_once('?')?;
-    parameters.contains("next").then(|| query.to_owned())
+    Some(query.to_owned())
+}
+
+/// Whether a parameter of a link says that a list goes on there.
+fn is_next(parameter: &str) -> bool {
+    let Some((name, value)) = parameter.split_once('=') else {
+        return false;
+    };
+    let mut kinds = value.trim().trim_matches('"').split_ascii_whitespace();
+    name.trim().eq_ignore_ascii_case("rel") && kinds.any(|kind| kind.eq_ignore_ascii_case("next"))
 }
 
 #[cfg(test)]
@@ -236,6 +251,12 @@ mod tests {
         );
         check("<?next_page=x%3D>; rel=\"next\"", Some("next_page=x%3D"));
         check("</v2/library/a/tags/list?n=2>; rel=\"prev\"", None);
+        check(
+            "</a?n=1,2>; rel=\"prev\", </a?n=3,4>; title=x; rel=\"last next\"",
+            Some("n=3,4"),
+        );
+        check("</a?n=1>; rel=\"prev\", </a?n=2>; rel=\"nextish\"", None);
         check("nonsense", None);
+        check("<<<", None);
     }
 }

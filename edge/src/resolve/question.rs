@@ -8,15 +8,17 @@ use super::absent::Name;
 use super::{Resolved, Resolver};
 use crate::names::{Asked, Moment, Pointed};
 use crate::served::Served;
+use crate::source::freshness::{Good, Policy};
 use crate::source::{Manifest, ManifestAnswer, OriginError, Standing};
 
 /// A tag that is asked for, and what was known of it before.
 #[derive(Clone, Copy)]
 struct AskedTag<'a> {
     tag: &'a Tag,
+    policy: Policy,
     moment: Moment,
-    /// Where it pointed, if that may still be answered with.
-    last: Option<Pointed>,
+    /// Where it pointed.
+    known: Option<Pointed>,
 }
 
 impl Resolver {
@@ -30,6 +32,13 @@ impl Resolver {
         if let Some(resolved) = self.fresh(repo, reference, policy).await {
             return Ok(resolved);
         }
+        if let Some((tag, policy)) = policy
+            && policy.good == Good::Forever
+            && let Some(pointed) = self.names.tag(repo, tag).await
+            && let Some(answer) = self.where_it_was(repo, pointed).await
+        {
+            return answer;
+        }
         let (since, links) = (Instant::now(), self.names.moment_of_links(repo));
         let (mut held, mut asked) = (None, None);
         if let Some((tag, policy)) = policy {
@@ -40,8 +49,9 @@ impl Resolver {
             }
             asked = Some(AskedTag {
                 tag,
+                policy,
                 moment,
-                last: known.filter(|known| policy.if_error.is_after(known.age())),
+                known,
             });
         }
         let held_digest = held.as_ref().map(|manifest| manifest.digest);
@@ -66,13 +76,24 @@ impl Resolver {
         };
         // Of two origins the one that is asked now may have asked the upstream before the other.
         if standing.is_stale
-            && let Some(last) = asked.and_then(|asked| asked.last)
+            && let Some(last) = asked.and_then(AskedTag::last)
             && last.age() <= standing.age
             && let Some(manifest) = self.local(repo, &last.digest).await
         {
             return Ok(Resolved::at(manifest, Served::Stale, last));
         }
         if let Some(asked) = asked {
+            let is_frozen = self.asked_tag(repo, reference);
+            let is_frozen = is_frozen.is_some_and(|(_, policy)| policy.good == Good::Forever);
+            if let Some(known) = asked.known
+                && is_frozen
+                && known.digest != manifest.digest
+            {
+                // Since it was asked for.
+                let kept = self.local(repo, &known.digest).await;
+                let kept = kept.ok_or(OriginError::Nonsense("a tag that was frozen has moved"))?;
+                return Ok(Resolved::at(kept, Served::Hit, known));
+            }
             self.learn_tag(repo, asked, (&manifest, standing), since);
         }
         let is_fresh = standing == Standing::default();
@@ -85,6 +106,21 @@ impl Resolver {
             },
             age: (!is_fresh).then_some(standing.age),
         })
+    }
+
+    /// Returns the manifest that a tag points at for good, which is not here, by its digest: where else the tag points now is
+    /// nobody's matter. None when it has gone there too, and nobody has said that the tag must stay where it is.
+    async fn where_it_was(
+        &self,
+        repo: &RepoName,
+        pointed: Pointed,
+    ) -> Option<Result<Resolved, OriginError>> {
+        let by_digest = Reference::Digest(pointed.digest);
+        match Box::pin(self.ask_manifest(repo, &by_digest)).await {
+            Ok(resolved) => Some(Ok(Resolved::at(resolved.manifest, Served::Miss, pointed))),
+            Err(error) if error.is_not_found() && !self.registries.frozen().is_set() => None,
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// Remembers where a tag points that was asked for at `since`.
@@ -118,7 +154,7 @@ impl Resolver {
     ) -> Result<Resolved, OriginError> {
         if error.is_silence()
             && let Some(manifest) = held
-            && let Some(last) = asked.and_then(|asked| asked.last)
+            && let Some(last) = asked.and_then(AskedTag::last)
         {
             tracing::debug!(repo = %repo, reference = %reference, error = %error, "answering from the last known tag");
             return Ok(Resolved::at(manifest, Served::Stale, last));
@@ -132,5 +168,15 @@ impl Resolver {
             }
         }
         Err(error)
+    }
+}
+
+// === impl AskedTag ===
+
+impl AskedTag<'_> {
+    /// Returns where it pointed, if that may still be answered with.
+    fn last(self) -> Option<Pointed> {
+        let known = self.known?;
+        self.policy.if_error.is_after(known.age()).then_some(known)
     }
 }

@@ -11,11 +11,12 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use outport_core::access::Access;
 use outport_core::body::Body;
+use outport_core::clock;
 use outport_core::net::client::{Client, ClientError};
 use outport_core::oci::reference::RepoName;
 use outport_core::upstream::{Redirected, UpstreamError};
 
-use super::wire::{is_no, is_sick, retry_after};
+use super::wire::{is_no, is_page, is_sick, retry_after};
 use super::{Node, OUTPORT_HOPS, OUTPORT_UPSTREAM, Origin, OriginError, Peer, Refusal};
 
 impl Origin {
@@ -65,16 +66,33 @@ impl Origin {
             }
             Peer::Upstream(upstream) => upstream,
         };
-        self.0.health.permit()?;
+        let health = &self.0.health;
+        health.permit_for(repo)?;
         // Not within every question to an origin.
         let answer = Box::pin(upstream.send(repo, request)).await;
         if let Some(quota) = upstream.quota() {
-            self.0.health.show(quota);
+            health.show(quota);
         }
         match &answer {
-            Ok(response) => self.0.health.report(!response.status().is_server_error()),
+            Ok(response) => {
+                let is_redirected = response.extensions().get::<Redirected>().is_some();
+                // One that answers at all may be unable to for this one repository, or where it sends may be.
+                let is_there = is_redirected || !is_sick(response.status());
+                health.report(is_there);
+                if is_there {
+                    health.report_for(repo, !response.status().is_server_error());
+                }
+            }
             Err(UpstreamError::Client(ClientError::Busy { .. })) => {}
-            Err(error) => self.0.health.report(is_no(error)),
+            Err(
+                UpstreamError::Elsewhere(_)
+                | UpstreamError::TooManyRedirects
+                | UpstreamError::BadRedirect,
+            ) => {
+                health.report(true);
+                health.report_for(repo, false);
+            }
+            Err(error) => health.report(is_no(error)),
         }
         answer.map_err(OriginError::from)
     }
@@ -137,7 +155,8 @@ impl Origin {
     async fn refused_by_upstream(&self, response: Response<Body>) -> OriginError {
         let is_redirected = response.extensions().get::<Redirected>().is_some();
         match response.status() {
-            StatusCode::NOT_FOUND if !is_redirected => {
+            // What is for people is not the registry's word: a load balancer's in front of it, say.
+            StatusCode::NOT_FOUND if !is_redirected && !is_page(response.headers()) => {
                 let mut refusal = Refusal::read(response).await;
                 // Nothing that it says beside it is for our clients.
                 refusal.headers.clear();
@@ -148,8 +167,9 @@ impl Origin {
                 OriginError::Denied(status)
             }
             StatusCode::TOO_MANY_REQUESTS => {
-                self.0.health.trip();
-                OriginError::Limited(retry_after(response.headers()))
+                let wait = retry_after(response.headers(), clock::now());
+                self.0.health.rest(wait);
+                OriginError::Limited(wait)
             }
             status => OriginError::Sick(status),
         }

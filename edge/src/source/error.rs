@@ -129,7 +129,9 @@ impl From<UpstreamError> for OriginError {
     fn from(error: UpstreamError) -> Self {
         match error {
             UpstreamError::Client(ClientError::Busy { .. }) => Self::Busy,
-            UpstreamError::Client(error) => Self::Unreachable(Arc::new(error)),
+            UpstreamError::Elsewhere(error) | UpstreamError::Client(error) => {
+                Self::Unreachable(Arc::new(error))
+            }
             UpstreamError::Token(error) => Self::Token(error),
             UpstreamError::TooManyRedirects => Self::Nonsense("redirects without an end"),
             UpstreamError::BadRedirect => Self::Nonsense("a redirect to nowhere"),

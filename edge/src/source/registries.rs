@@ -182,6 +182,15 @@ impl Registries {
         self.find(|definition| definition.has(repo))
     }
 
+    /// Whether two repositories are of the same registry.
+    pub fn are_of_one(&self, one: &RepoName, other: &RepoName) -> bool {
+        let name = |repo| {
+            self.upstream(repo)
+                .map(|upstream| &upstream.definition.name)
+        };
+        one == other || name(one) == name(other)
+    }
+
     /// Whether a caller may have what a route is about.
     pub fn is_open(&self, route: &Route, caller: &Caller) -> bool {
         let upstream = route.repository().and_then(|repo| self.upstream(repo));
@@ -220,7 +229,8 @@ impl Registries {
                     }
                     Ok(there) => Ok(alone(there)),
                     // Pushes are the origin's.
-                    Err(_) => Ok(alone(route)),
+                    Err(_) if self.0.hosted.is_here || self.origin().is_there() => Ok(alone(route)),
+                    Err(error) => Err(error),
                 }
             }
         }

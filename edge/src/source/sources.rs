@@ -71,7 +71,7 @@ pub enum Reach {
 /// How long an answer may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// A client waits for its status.
+    /// A client waits for its status, or did.
     Client,
     /// Clients have their status, and some bytes.
     Download,
@@ -97,6 +97,12 @@ impl Sources {
             siblings,
             overtake_after,
         }))
+    }
+
+    /// Returns the name of the upstream that a repository is of, if it is of one.
+    pub fn upstream(&self, repo: &RepoName) -> Option<String> {
+        let upstream = self.0.registries.upstream(repo)?;
+        Some(upstream.definition.name.clone())
     }
 
     /// Returns which node keeps a blob for the region.
@@ -157,12 +163,11 @@ impl Sources {
         }
     }
 
-    /// Takes note that a source sent wrong bytes.
-    pub fn distrust(&self, kind: SourceKind, digest: &Digest) {
+    /// Takes note that a source sent wrong bytes of what a repository links.
+    pub fn distrust(&self, kind: SourceKind, repo: &RepoName, digest: &Digest) {
         match kind {
-            SourceKind::Origin | SourceKind::Upstream => {
-                self.0.registries.origin().count_mismatch();
-            }
+            SourceKind::Origin => self.0.registries.of_blobs(repo).count_mismatch(),
+            SourceKind::Upstream => self.0.registries.of_blobs(repo).distrust_for(repo),
             // That is put aside.
             SourceKind::Disk => {}
             // Whoever it was of them: the download of this digest asks the first.
@@ -205,7 +210,7 @@ async fn ask(
     let span = question.span.clone();
     let asking = Box::pin(source.blob(question.repo, question.digest, span, hops));
     match question.patience {
-        Patience::Client => source.in_time(asking).await,
+        Patience::Client => source.in_question_time(asking).await,
         Patience::Download => asking.await,
     }
 }

@@ -1,6 +1,6 @@
 //! What is written into a question, and read out of an answer.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Request, StatusCode};
@@ -14,9 +14,10 @@ use outport_core::upstream::UpstreamError;
 
 use super::{DOCKER_CONTENT_DIGEST, OriginError, Span};
 
-/// How many seconds a quota is left alone when nobody says for how long, and how many at most.
-const RETRY_AFTER_SECONDS: u64 = 60;
-const RETRY_AFTER_SECONDS_MAX: u64 = 3600;
+/// How long a quota is left alone when nobody says for how long, how long at least, and how long at most.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_mins(1);
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// Whether a status says that whoever answered cannot serve at all.
 pub(super) fn is_sick(status: StatusCode) -> bool {
@@ -31,9 +32,23 @@ pub(super) fn is_no(error: &UpstreamError) -> bool {
     matches!(error, UpstreamError::Token(error) if error.is_no())
 }
 
-/// Whether it is JSON of an object, as every manifest is: not a page that says sorry.
+/// What every manifest says of itself.
+#[derive(serde::Deserialize)]
+pub(super) struct Outline {
+    #[serde(rename = "schemaVersion")]
+    _schema_version: u64,
+    #[serde(rename = "mediaType")]
+    pub(super) media_type: Option<String>,
+}
+
+/// Whether it is JSON of an object, as every list is: not a page that says sorry.
 pub(super) fn is_object(content: &[u8]) -> bool {
     content.trim_ascii_start().starts_with(b"{")
+}
+
+/// Returns what a manifest says of itself; none when it is no manifest, or not all of one.
+pub(super) fn outline(content: &[u8]) -> Option<Outline> {
+    serde_json::from_slice(content).ok()
 }
 
 /// Whether it is for people: what stands between us and an upstream answers so, with a 200.
@@ -42,12 +57,18 @@ pub(super) fn is_page(headers: &HeaderMap) -> bool {
     ty.is_some_and(|ty| ty.to_ascii_lowercase().starts_with(b"text/html"))
 }
 
-/// Returns how long one is asked to wait (RFC 9110 section 10.2.3); a date, and nothing, are taken for a while.
-pub(super) fn retry_after(headers: &HeaderMap) -> Duration {
-    let told = headers.get(RETRY_AFTER);
-    let seconds = told.and_then(|value| value.to_str().ok()?.parse().ok());
-    let seconds = seconds.unwrap_or(RETRY_AFTER_SECONDS);
-    Duration::from_secs(seconds.min(RETRY_AFTER_SECONDS_MAX))
+/// Returns how long one is asked to wait (RFC 9110 section 10.2.3); what cannot be understood, and nothing, is a while.
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Duration {
+    let told = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok());
+    let seconds = told.and_then(|told| told.parse().ok());
+    let wait = match (seconds, told.map(httpdate::parse_http_date)) {
+        (Some(seconds), _) => Duration::from_secs(seconds),
+        (None, Some(Ok(date))) => date.duration_since(now).unwrap_or_default(),
+        _ => RETRY_AFTER_DEFAULT,
+    };
+    wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
 }
 
 pub(super) fn told_digest(headers: &HeaderMap) -> Option<Digest> {
@@ -125,4 +146,29 @@ pub(super) fn partial_size(headers: &HeaderMap, span: &Span) -> Result<u64, Orig
         return Err(OriginError::Nonsense("another part than asked for"));
     }
     Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_to_be_left_alone_is_understood() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        for (told, seconds) in [
+            (Some("120"), 120),
+            (Some("0"), 1),
+            (Some("999999999"), 3600),
+            // 90 seconds later, and long ago.
+            (Some("Tue, 14 Nov 2023 22:14:50 GMT"), 90),
+            (Some("Thu, 01 Jan 1970 00:00:00 GMT"), 1),
+            (Some("soon"), 60),
+            (Some("-1"), 60),
+            (None, 60),
+        ] {
+            let value = told.map(|told| (RETRY_AFTER, HeaderValue::from_static(told)));
+            let headers = value.into_iter().collect();
+            assert_eq!(retry_after(&headers, now).as_secs(), seconds, "{told:?}");
+        }
+    }
 }

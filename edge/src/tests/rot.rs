@@ -46,6 +46,27 @@ async fn a_file_that_was_written_to_is_hashed_before_its_end_leaves() {
 }
 
 #[tokio::test]
+async fn no_part_of_a_file_that_was_written_to_ends_before_it_is_hashed() {
+    let rig = Rig::new().await;
+    let blob = content(LAYER, 5);
+    let file = cached(&rig, &blob).await;
+    let path = blob_path("a", &blob);
+    for range in ["bytes=0-9999", "bytes=500-1999999", "bytes=100000-"] {
+        write(&file, b"rotten", 100_500);
+        let wrong = rig.edge.get_range(&path, range).await;
+        assert_eq!((wrong.status.as_u16(), wrong.body), (206, None), "{range}");
+        rig.edge.settle().await;
+        rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+        rig.edge.settle().await;
+    }
+    // What turns out to be right comes whole.
+    write(&file, &blob[5..10], 5);
+    let part = rig.edge.get_range(&path, "bytes=500-1999999").await;
+    assert_eq!(part.body, Some(blob.slice(500..2_000_000)));
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_file_that_was_touched_and_is_right_is_served_without_asking() {
     let rig = Rig::new().await;
     let blob = content(LAYER, 2);

@@ -50,6 +50,18 @@ impl BaseUrl {
         &self.authority
     }
 
+    /// Whether another leads to the same scheme, host and port, however that is written.
+    pub fn is_same_site(&self, other: &Self) -> bool {
+        let host = |url: &Self| url.authority.host().to_ascii_lowercase();
+        self.scheme == other.scheme && host(self) == host(other) && self.port() == other.port()
+    }
+
+    /// Returns the port, which may be the scheme's.
+    pub fn port(&self) -> u16 {
+        let of_scheme = if self.is_https() { 443 } else { 80 };
+        self.authority.port_u16().unwrap_or(of_scheme)
+    }
+
     /// Returns where an absolute URL leads to, without its path.
     pub fn of(uri: &Uri) -> Result<Self, BadBaseUrl> {
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
@@ -150,6 +162,19 @@ mod tests {
             "http://[::1]:5001/a/b/",
             Ok("http://[::1]:5001/a/b/v2/a?n=1"),
         );
+    }
+
+    #[test]
+    fn a_site_is_the_same_however_it_is_written() {
+        let is_same = |a: &str, b: &str| {
+            let [a, b]: [BaseUrl; 2] = [a, b].map(|text| text.parse().unwrap());
+            a.is_same_site(&b)
+        };
+        assert!(is_same("https://a.example", "https://A.example:443/path"));
+        assert!(is_same("http://a.example:80", "http://a.example"));
+        assert!(!is_same("https://a.example", "http://a.example"));
+        assert!(!is_same("https://a.example", "https://a.example:444"));
+        assert!(!is_same("https://a.example", "https://b.example"));
     }
 
     #[test]

@@ -22,6 +22,11 @@ pub(super) fn is_whole(metadata: &Metadata) -> bool {
     metadata.modified().is_ok_and(|modified| modified == seal())
 }
 
+/// Whether nobody wrote to an open file since it was sealed; what cannot be looked at is not said to be whole.
+pub fn is_sealed(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| is_whole(&metadata))
+}
+
 fn seal() -> SystemTime {
     SystemTime::UNIX_EPOCH + SEAL_AFTER
 }

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use outport_core::body::Body;
 use outport_core::net::serve::{self, Server};
 use outport_core::telemetry::Metrics;
@@ -44,8 +45,15 @@ pub(in crate::tests) enum Behaviour {
     NoToken(u16),
 }
 
+/// What something is answered with, by its method.
+type Script = Arc<dyn Fn(&Method) -> Response<Body> + Send + Sync>;
+
 #[derive(Default)]
 struct State {
+    /// What is asked for with this in its path is answered so.
+    scripts: Vec<(String, Script)>,
+    /// What is asked for with this in its path is answered so late.
+    delays: Vec<(String, Duration)>,
     behaviour: Option<Behaviour>,
     /// By path: type, content, and where it goes on.
     content: HashMap<String, (&'static str, Bytes, Option<String>)>,
@@ -108,7 +116,7 @@ impl ScriptedUpstream {
         let shared = Arc::new(Mutex::new(State::default()));
         let down = CancellationToken::new();
         let config = serve::Config {
-            drain_timeout: std::time::Duration::ZERO,
+            drain_timeout: Duration::ZERO,
             ..serve::Config::default()
         };
         let server = Server::new("upstream", config, &Metrics::new());
@@ -132,6 +140,21 @@ impl ScriptedUpstream {
     pub(in crate::tests) fn ask_for_tokens(&self, realm: Option<&str>) {
         let own = format!("http://{}/token", self.address);
         self.shared.lock().realm = Some(realm.map_or(own, str::to_owned));
+    }
+
+    /// Answers what has `part` in its path so from now on.
+    pub(in crate::tests) fn script(
+        &self,
+        part: &str,
+        answer: impl Fn(&Method) -> Response<Body> + Send + Sync + 'static,
+    ) {
+        let script = (part.to_owned(), Arc::new(answer) as Script);
+        self.shared.lock().scripts.insert(0, script);
+    }
+
+    /// Answers what has `part` in its path so late.
+    pub(in crate::tests) fn delay(&self, part: &str, time: Duration) {
+        self.shared.lock().delays.push((part.to_owned(), time));
     }
 
     pub(in crate::tests) fn redirect_blobs(&self, target: &str) {
@@ -257,9 +280,28 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Body>) -> Response<Bo
     if is_token {
         return Response::new(Body::from(r#"{"token": "t0ken", "expires_in": 300}"#));
     }
+    let (delay, script) = {
+        let state = state.lock();
+        let mut delays = state.delays.iter();
+        let mut scripts = state.scripts.iter();
+        (
+            delays
+                .find(|(part, _)| target.contains(part))
+                .map(|(_, delay)| *delay),
+            scripts
+                .find(|(part, _)| target.contains(part))
+                .map(|(_, script)| Arc::clone(script)),
+        )
+    };
+    if let Some(delay) = delay {
+        tokio::time::sleep(delay).await;
+    }
+    if let Some(script) = script {
+        return script(request.method());
+    }
     let head = state.lock().head;
     if let Some(code) = head
-        && request.method() == http::Method::HEAD
+        && request.method() == Method::HEAD
     {
         return status(code);
     }

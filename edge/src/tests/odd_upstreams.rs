@@ -1,0 +1,326 @@
+//! Upstreams that answer, and not as they should.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{Method, Response, StatusCode};
+use outport_core::body::Body;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::origin::{MANIFEST_TYPE, ScriptedOrigin};
+use super::upstreams::scripted::ScriptedUpstream;
+use super::upstreams::{Rig, UNAVAILABLE_MAX, manifest};
+use super::{RunningEdge, blob_path, content, sha256};
+
+fn answer(status: u16, ty: Option<&str>, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    if let Some(ty) = ty {
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, ty.parse().unwrap());
+    }
+    response
+}
+
+/// Returns a body whose bytes come one by one.
+fn drip(content: Bytes, pause: Duration) -> Body {
+    let bytes = stream::iter(content).then(move |byte| async move {
+        tokio::time::sleep(pause).await;
+        Ok(Bytes::from(vec![byte]))
+    });
+    Body::stream(bytes)
+}
+
+#[tokio::test]
+async fn what_is_no_manifest_does_not_become_the_tag() {
+    let rig = Rig::new(&[]).await;
+    let good = manifest("good");
+    rig.upstream.put_manifest("org/app", "1", &good);
+    let path = "/v2/hub/org/app/manifests/1";
+    assert_eq!(rig.edge.get(path).await.body, Some(good.clone()));
+    let cut = good.slice(..good.len() - 10);
+    for said in [
+        Bytes::from_static(b"{\"message\": \"maintenance\"}"),
+        Bytes::from_static(b"{ this is no json"),
+        cut,
+    ] {
+        // None of them says what it hashes to.
+        rig.upstream.script("/manifests/1", move |_| {
+            answer(200, Some("application/json"), said.clone())
+        });
+        let answer = rig.edge.get(path).await;
+        assert_eq!(answer.body, Some(good.clone()));
+        assert!(answer.header("cache-status").contains("fwd=stale"));
+    }
+    // One that is a manifest does, and may leave out its type.
+    let next = Bytes::from(format!(
+        "{{\"schemaVersion\":2,\"mediaType\":\"{MANIFEST_TYPE}\",\"text\":\"next\"}}"
+    ));
+    let said = next.clone();
+    rig.upstream
+        .script("/manifests/1", move |_| answer(200, None, said.clone()));
+    let answer = rig.edge.get(path).await;
+    assert_eq!(answer.header("content-type"), MANIFEST_TYPE);
+    assert_eq!(answer.body, Some(next));
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_that_says_that_nothing_is_here_is_no_word_of_the_registry() {
+    let rig = Rig::new(&[]).await;
+    let good = manifest("good");
+    rig.upstream.put_manifest("org/app", "1", &good);
+    let path = "/v2/hub/org/app/manifests/1";
+    assert_eq!(rig.edge.get(path).await.status, 200);
+    let page = |_: &Method| answer(404, Some("text/html"), "default backend - 404");
+    rig.upstream.script("/manifests/", page);
+    assert_eq!(rig.edge.get(path).await.body, Some(good));
+    let other = rig.edge.get("/v2/hub/org/app/manifests/2").await;
+    assert_eq!(other.status, 503);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn one_broken_repository_does_not_close_the_upstream() {
+    let rig = Rig::new(&["upstreams.max_rest=1m", "upstreams.min_rest=1m"]).await;
+    rig.upstream.script("/v2/bad/", |_| answer(500, None, ""));
+    let closed = format!("http://127.0.0.1:1/{}", "x");
+    rig.upstream.script("/v2/moved/", move |_| {
+        let mut response = answer(307, None, "");
+        response
+            .headers_mut()
+            .insert("location", closed.parse().unwrap());
+        response
+    });
+    let good = manifest("good");
+    for seed in 0..10 {
+        let app = format!("app-{seed}");
+        rig.upstream.put_manifest(&app, "1", &good);
+        for bad in ["bad", "moved"] {
+            let bad = rig.edge.get(&format!("/v2/hub/{bad}/a/manifests/1")).await;
+            assert_eq!(bad.status, 503);
+        }
+        let answer = rig.edge.get(&format!("/v2/hub/{app}/manifests/1")).await;
+        assert_eq!(answer.body, Some(good.clone()), "{seed}");
+    }
+    // Which are left alone themselves.
+    assert_eq!(rig.upstream.count("GET", "/v2/bad/a/"), 3);
+    assert_eq!(rig.upstream.count("GET", "/v2/moved/a/"), 3);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_blob_without_a_length_is_asked_for_its_size() {
+    let rig = Rig::new(&[]).await;
+    let blob = content(300_000, 1);
+    rig.upstream.put_blob("org/app", &blob);
+    let (whole, size) = (blob.clone(), blob.len());
+    rig.upstream.script("/org/app/blobs/", move |method| {
+        if *method == Method::HEAD {
+            return answer(405, None, "");
+        }
+        let pieces: Vec<_> = whole
+            .chunks(50_000)
+            .map(|piece| Ok(Bytes::copy_from_slice(piece)))
+            .collect();
+        answer(200, None, Body::stream(stream::iter(pieces)))
+    });
+    let path = blob_path("hub/org/app", &blob);
+    // It says so nowhere: it cannot be had.
+    assert_eq!(rig.edge.get(&path).await.status, 503);
+    let whole = blob.clone();
+    rig.upstream.script("/org/app/blobs/", move |method| {
+        let is_first = AtomicBool::new(*method == Method::HEAD);
+        let pieces: Vec<_> = whole
+            .chunks(50_000)
+            .map(|piece| Ok(Bytes::copy_from_slice(piece)))
+            .collect();
+        let mut response = answer(200, None, Body::stream(stream::iter(pieces)));
+        if is_first.load(Ordering::Relaxed) {
+            *response.body_mut() = Body::empty();
+        }
+        response.headers_mut().insert(CONTENT_LENGTH, size.into());
+        response
+    });
+    assert_eq!(
+        rig.edge.head(&path).await.header("content-length"),
+        size.to_string()
+    );
+    assert_eq!(rig.edge.get(&path).await.body, Some(blob));
+    rig.edge.stop().await;
+}
+
+/// As upstreams that fetch it themselves first.
+#[tokio::test]
+async fn what_begins_late_comes_to_who_asks_again() {
+    let set = [
+        "upstreams.answer_timeout=200ms",
+        "upstreams.stale_after=100ms",
+    ];
+    let rig = Rig::new(&set).await;
+    let blob = content(300_000, 1);
+    rig.upstream.put_blob("org/app", &blob);
+    let tags = Bytes::from(r#"{"name":"org/app","tags":["1"]}"#);
+    rig.upstream.put_list("/v2/org/app/tags/list", &tags, "");
+    for part in ["/blobs/", "/tags/list"] {
+        rig.upstream.delay(part, Duration::from_millis(700));
+    }
+    for (path, expected) in [
+        (blob_path("hub/org/app", &blob), blob),
+        ("/v2/hub/org/app/tags/list".to_owned(), tags),
+    ] {
+        let (answer, time) = rig.timed(&path).await;
+        assert_eq!(answer.status, 503, "{path}");
+        assert!(time < UNAVAILABLE_MAX, "{time:?}");
+        let began = Instant::now();
+        loop {
+            let answer = rig.edge.get(&path).await;
+            if answer.status == 200 {
+                assert_eq!(answer.body, Some(expected));
+                break;
+            }
+            assert!(began.elapsed() < super::PATIENCE);
+        }
+    }
+    assert_eq!(rig.upstream.count("GET", "/blobs/"), 1);
+    rig.edge.stop().await;
+}
+
+/// An origin that hosts a blob, and an upstream that has it too.
+struct Both {
+    origin: Arc<ScriptedOrigin>,
+    upstream: ScriptedUpstream,
+    edge: RunningEdge,
+    blob: Bytes,
+    _cache: TempDir,
+}
+
+impl Both {
+    async fn new() -> Self {
+        let (origin, upstream) = (
+            ScriptedOrigin::start().await,
+            ScriptedUpstream::start().await,
+        );
+        let blob = content(3_000_000, 1);
+        origin.put_blob("team/app", &blob);
+        let cache = TempDir::new().unwrap();
+        let url = format!("upstream.0.url=http://{}", upstream.address);
+        let set = ["upstream.0.name=hub", &url, "upstreams.names_from=upstream"];
+        let edge = RunningEdge::start(cache.path(), origin.address, &set).await;
+        Self {
+            origin,
+            upstream,
+            edge,
+            blob,
+            _cache: cache,
+        }
+    }
+
+    /// Pulls what is hosted while another client pulls the same from the upstream.
+    async fn pull_beside(&self) {
+        let theirs = blob_path("hub/org/app", &self.blob);
+        let begun = self.edge.try_begin(Method::GET, &theirs, &[]);
+        let asked = async {
+            while self.upstream.count("GET", "/blobs/") == 0 {
+                tokio::task::yield_now().await;
+            }
+            let own = blob_path("team/app", &self.blob);
+            self.edge.get(&own).await
+        };
+        let (begun, own) = tokio::join!(begun, asked);
+        assert_eq!(own.status, 200);
+        assert_eq!(own.header("content-length"), self.blob.len().to_string());
+        assert!(own.body.as_ref() == Some(&self.blob), "{own:?}");
+        drop(begun);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_upstream_holds_up_nobody_who_can_have_it_elsewhere() {
+    let both = Both::new().await;
+    let (size, slow) = (both.blob.len(), both.blob.clone());
+    both.upstream.script("/blobs/", move |_| {
+        let mut response = answer(200, None, drip(slow.clone(), Duration::from_millis(1)));
+        response.headers_mut().insert(CONTENT_LENGTH, size.into());
+        response
+    });
+    let began = Instant::now();
+    both.pull_beside().await;
+    assert!(began.elapsed() < Duration::from_secs(20));
+    assert_eq!(both.origin.seen(&Method::GET, "/blobs/").len(), 1);
+    both.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_upstream_holds_up_nobody_who_can_have_it_elsewhere() {
+    let both = Both::new().await;
+    both.upstream.delay("/blobs/", Duration::from_mins(1));
+    both.pull_beside().await;
+    both.edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_lies_about_a_length_is_believed_by_nobody_else() {
+    let both = Both::new().await;
+    both.upstream.script("/blobs/", |_| {
+        let mut response = answer(200, None, drip(content(1000, 2), Duration::from_millis(10)));
+        response
+            .headers_mut()
+            .insert(CONTENT_LENGTH, 8_000_000_000_000_u64.into());
+        response
+    });
+    both.pull_beside().await;
+    both.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_frozen_tag_stays_when_its_manifest_is_gone_from_here() {
+    let rig = Rig::new(&["cache.memory=0B"]).await;
+    let (good, bad) = (manifest("good"), manifest("bad"));
+    rig.upstream.put_manifest("org/app", "1", &good);
+    let path = "/v2/hub/org/app/manifests/1";
+    assert_eq!(rig.edge.get(path).await.body, Some(good.clone()));
+    assert_eq!(rig.edge.operate(Method::PUT, "/frozen").await.status, 204);
+    rig.upstream.put_manifest("org/app", "1", &bad);
+    // As when it has been evicted.
+    rig.edge.cache.forget(&sha256(&good)).await;
+    assert_eq!(rig.edge.get(path).await.body, Some(good.clone()));
+    assert_eq!(
+        rig.edge.operate(Method::DELETE, "/frozen").await.status,
+        204
+    );
+    assert_eq!(rig.edge.get(path).await.body, Some(bad));
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_question_under_way_does_not_move_a_tag_that_was_frozen_since() {
+    let rig = Rig::new(&["upstreams.stale_after=10ms"]).await;
+    let (good, bad) = (manifest("good"), manifest("bad"));
+    rig.upstream.put_manifest("org/app", "1", &good);
+    let path = "/v2/hub/org/app/manifests/1";
+    assert_eq!(rig.edge.get(path).await.body, Some(good.clone()));
+    rig.upstream.put_manifest("org/app", "1", &bad);
+    let (is_in, go) = rig.upstream.hold_next();
+    // By HEAD, to which the answer is held.
+    assert_eq!(rig.edge.get(path).await.body, Some(good.clone()));
+    is_in.await.unwrap();
+    assert_eq!(rig.edge.operate(Method::PUT, "/frozen").await.status, 204);
+    go.send(()).unwrap();
+    let asked = || rig.upstream.count("GET", "/manifests/1") == 2;
+    let began = Instant::now();
+    while !asked() && began.elapsed() < super::PATIENCE {
+        assert_eq!(rig.edge.get(path).await.body, Some(good.clone()));
+    }
+    for _ in 0..20 {
+        assert_eq!(rig.edge.get(path).await.body, Some(good.clone()));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    rig.edge.stop().await;
+}
