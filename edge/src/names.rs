@@ -7,9 +7,10 @@
 //! question from before it brings it back (`fence`); memory is always at least as new as the file. Both are bounded: memory by the number of entries, the file by its number of rows and by
 //! forgetting the links of blobs that left the cache.
 //!
-//! Failure: this is a cache. A file that cannot be used is replaced by an empty one; a row that cannot be read or written
-//! counts as absent, and the origin is asked again. Crash: what was written in the last moments may be lost; a drop that was
-//! lost with them comes back until the origin is asked, which for tags is each time.
+//! Failure: this is a cache. A file that cannot be used is replaced by an empty one, at the start or, when it is found to be
+//! damaged later, at the next one; a row that cannot be read or written counts as absent, and the origin is asked again.
+//! Crash: what was written in the last moments may be lost; a drop that was lost with them comes back until the origin is
+//! asked, which for tags is each time.
 
 mod fence;
 mod file;

@@ -16,6 +16,7 @@ use outport_core::store::disk;
 use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics as Registry;
 use outport_core::upstream::{Definition, Upstream};
+use tokio::task::JoinError;
 
 use crate::admin::Operations;
 use crate::cache::{Cache, scrub};
@@ -52,6 +53,9 @@ pub enum BuildError {
     /// The client of the origin cannot be set up.
     #[error("set up the client of the origin")]
     Client(#[from] BadClient),
+    /// Opening the cache panicked, which it should not do whatever is on the disk.
+    #[error("open the cache")]
+    Panicked(#[source] JoinError),
     /// The runtime ends already.
     #[error("shutting down")]
     Ending,
@@ -59,6 +63,18 @@ pub enum BuildError {
 
 /// The file, in the cache's directory, that remembers links and tags.
 const NAMES_FILE: &str = "names.redb";
+
+// === impl BuildError ===
+
+impl BuildError {
+    fn unopened(error: JoinError) -> Self {
+        if error.is_panic() {
+            Self::Panicked(error)
+        } else {
+            Self::Ending
+        }
+    }
+}
 
 // === impl PullThrough ===
 
@@ -243,7 +259,7 @@ async fn open_cache(
         let frozen = Frozen::open(&path).map_err(failed)?;
         Ok::<_, BuildError>((cache, names, frozen, writer))
     });
-    let (cache, names, frozen, writer) = opened.await.or(Err(BuildError::Ending))??;
+    let (cache, names, frozen, writer) = opened.await.map_err(BuildError::unopened)??;
     drop(tasks.spawn("names", writer.run(tasks.clone())));
     let tending = cache.clone().tend(clock::now(), tasks.token());
     drop(tasks.spawn("cache", tending));

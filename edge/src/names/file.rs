@@ -3,9 +3,17 @@
 //! Invariants: rows are keyed so that the links of one digest lie side by side, and so that the key order of either table is
 //! that of a hash: when there are too many rows the first ones go, which is as good as random ones. Commits are not synced
 //! one by one; [`NamesFile::flush`] makes all so far durable.
+//!
+//! Failure: redb panics over a damaged page, also over one that it reads long after it opened the file. That is taken for
+//! the error that it is: a file that cannot be opened is replaced, and one that turns out to be damaged later is spoilt. From
+//! then on it is as if it were empty; it stays open, because it keeps others out of the directory, and a mark beside it has
+//! the next start replace it.
 
+use std::ffi::OsString;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
@@ -63,7 +71,10 @@ pub(super) enum Change {
 
 #[derive(Debug)]
 pub(super) struct NamesFile {
-    database: Database,
+    path: PathBuf,
+    /// None only while this is dropped.
+    database: Option<Database>,
+    is_spoilt: AtomicBool,
     rows_max: u64,
 }
 
@@ -85,7 +96,9 @@ const PRUNED_SHARE: u64 = 64;
 
 impl NamesFile {
     pub(super) fn open(path: &Path, config: NamesConfig) -> Result<Self, OpenError> {
-        let database = match open_database(path, config) {
+        // Opened first also when it is marked: another edge may work with it.
+        let opened = guarded(|| open_database(path, config));
+        let database = match opened.and_then(|database| refuse_marked(database, path)) {
             Ok(database) => database,
             Err(redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch) => {
                 return Err(OpenError::InUse {
@@ -94,18 +107,20 @@ impl NamesFile {
             }
             Err(error) => {
                 tracing::warn!(path = %path.display(), error = %error, "names of the cache are of no use, starting without");
-                std::fs::remove_file(path).map_err(|source| OpenError::Replace {
+                remove(path).map_err(|source| OpenError::Replace {
                     path: path.to_owned(),
                     source,
                 })?;
-                open_database(path, config).map_err(|error| OpenError::Open {
+                guarded(|| open_database(path, config)).map_err(|error| OpenError::Open {
                     path: path.to_owned(),
                     source: Box::new(error),
                 })?
             }
         };
         Ok(Self {
-            database,
+            path: path.to_owned(),
+            database: Some(database),
+            is_spoilt: AtomicBool::new(false),
             rows_max: config.rows_max,
         })
     }
@@ -142,7 +157,16 @@ impl NamesFile {
 
     /// Applies changes in their order; what is read afterwards shows them.
     pub(super) fn apply(&self, changes: &[Change]) -> Result<(), redb::Error> {
-        let mut transaction = self.database.begin_write()?;
+        self.work(|database| self.apply_to(database, changes))
+    }
+
+    /// Makes all changes so far durable.
+    pub(super) fn flush(&self) -> Result<(), redb::Error> {
+        self.work(|database| Ok(database.begin_write()?.commit()?))
+    }
+
+    fn apply_to(&self, database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
+        let mut transaction = database.begin_write()?;
         transaction.set_durability(Durability::None)?;
         {
             let mut links = transaction.open_table(LINKS)?;
@@ -157,11 +181,6 @@ impl NamesFile {
             }
         }
         Ok(transaction.commit()?)
-    }
-
-    /// Makes all changes so far durable.
-    pub(super) fn flush(&self) -> Result<(), redb::Error> {
-        Ok(self.database.begin_write()?.commit()?)
     }
 
     fn prune(&self, rows: &mut Rows<'_>) -> Result<(), redb::Error> {
@@ -179,21 +198,103 @@ impl NamesFile {
         row: &[u8],
         parse: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Option<T> {
-        let value = self.read_row(table, row).unwrap_or_else(|error| {
+        let value = self.work(|database| read_row(database, table, row));
+        let value = value.unwrap_or_else(|error| {
             tracing::warn!(error = %error, "names of the cache not read");
             None
         });
         parse(&value?)
     }
 
-    fn read_row(
+    /// Does what it is told with the database; nothing once it is spoilt, as if it were empty and took everything.
+    fn work<T: Default>(
         &self,
-        table: TableDefinition<'_, &'static [u8], &'static [u8]>,
-        row: &[u8],
-    ) -> Result<Option<Vec<u8>>, redb::Error> {
-        let table = self.database.begin_read()?.open_table(table)?;
-        Ok(table.get(row)?.map(|value| value.value().to_vec()))
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        if self.is_spoilt.load(Ordering::Relaxed) {
+            return Ok(T::default());
+        }
+        let Some(database) = &self.database else {
+            return Ok(T::default());
+        };
+        match guarded(|| work(database)) {
+            Err(error) if is_damage(&error) => {
+                self.spoil(&error);
+                Ok(T::default())
+            }
+            outcome => outcome,
+        }
     }
+
+    /// Works with the file no more, and has the next start replace it.
+    fn spoil(&self, error: &redb::Error) {
+        if self.is_spoilt.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let path = self.path.display();
+        tracing::warn!(%path, %error, "names of the cache are damaged, going on without");
+        if let Err(error) = std::fs::write(mark(&self.path), b"") {
+            tracing::warn!(%path, %error, "damaged names of the cache not marked");
+        }
+    }
+}
+
+impl Drop for NamesFile {
+    fn drop(&mut self) {
+        // Closing reads and writes pages too.
+        if let Err(error) = close(self.database.take()) {
+            self.spoil(&error);
+        }
+    }
+}
+
+/// Does what redb may panic over, and makes an error of that.
+fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    // What the panic left behind is used no more, but to close it.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+        let said = said.unwrap_or("it does not say why");
+        Err(redb::Error::Corrupted(format!("redb panicked: {said}")))
+    })
+}
+
+/// Whether the file is at fault, and not the disk: that may be so for a while only.
+const fn is_damage(error: &redb::Error) -> bool {
+    !matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo)
+}
+
+fn close(database: Option<Database>) -> Result<(), redb::Error> {
+    guarded(|| {
+        drop(database);
+        Ok(())
+    })
+}
+
+/// Returns the database again, unless an earlier process found it damaged: then closes it.
+fn refuse_marked(database: Database, path: &Path) -> Result<Database, redb::Error> {
+    if !mark(path).try_exists()? {
+        return Ok(database);
+    }
+    close(Some(database))?;
+    let reason = "found to be damaged earlier".to_owned();
+    Err(redb::Error::Corrupted(reason))
+}
+
+/// Removes a file of no use, and the mark that says so last.
+fn remove(path: &Path) -> io::Result<()> {
+    std::fs::remove_file(path)?;
+    match std::fs::remove_file(mark(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Returns where a file is marked as damaged.
+fn mark(path: &Path) -> PathBuf {
+    let mut mark = OsString::from(path);
+    mark.push(".damaged");
+    mark.into()
 }
 
 fn open_database(path: &Path, config: NamesConfig) -> Result<Database, redb::Error> {
@@ -215,6 +316,15 @@ fn open_database(path: &Path, config: NamesConfig) -> Result<Database, redb::Err
     }
     transaction.commit()?;
     Ok(database)
+}
+
+fn read_row(
+    database: &Database,
+    table: TableDefinition<'_, &'static [u8], &'static [u8]>,
+    row: &[u8],
+) -> Result<Option<Vec<u8>>, redb::Error> {
+    let table = database.begin_read()?.open_table(table)?;
+    Ok(table.get(row)?.map(|value| value.value().to_vec()))
 }
 
 fn apply(
@@ -328,4 +438,115 @@ fn tag_row(repo: &RepoName, tag: &Tag) -> Vec<u8> {
 
 fn hashed(text: &str) -> Vec<u8> {
     Algorithm::Sha256.digest(text.as_bytes()).output().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: NamesConfig = NamesConfig {
+        entries_in_memory: 0,
+        rows_max: 1_000,
+        // As good as nothing, so that pages are read when they are needed.
+        page_cache_bytes: 0,
+    };
+
+    const ROWS: u16 = 600;
+
+    const PAGE_BYTES: usize = 4096;
+
+    fn key(number: u16) -> LinkKey {
+        LinkKey {
+            repo: "a/b".parse().unwrap(),
+            digest: Algorithm::Sha256.digest(&number.to_be_bytes()),
+            kind: LinkKind::Blob,
+        }
+    }
+
+    fn put(number: u16) -> Change {
+        let link = Link {
+            content_type: HeaderValue::from_static("application/octet-stream"),
+            size: number.into(),
+        };
+        Change::PutLink(key(number), link)
+    }
+
+    /// Returns what is in a sound file.
+    fn sound(path: &Path) -> Vec<u8> {
+        let file = NamesFile::open(path, CONFIG).unwrap();
+        file.apply(&(0..ROWS).map(put).collect::<Vec<_>>()).unwrap();
+        file.flush().unwrap();
+        drop(file);
+        std::fs::read(path).unwrap()
+    }
+
+    /// Returns a file of which one page is damaged: it has nothing, or a bit of it is another.
+    fn damaged(sound: &[u8], page: usize, bit: Option<usize>) -> Vec<u8> {
+        let mut bytes = sound.to_vec();
+        let page = &mut bytes[page * PAGE_BYTES..][..PAGE_BYTES];
+        match bit {
+            None => page.fill(0),
+            Some(bit) => page[bit / 8] ^= 1 << (bit % 8),
+        }
+        bytes
+    }
+
+    #[test]
+    fn no_damaged_page_keeps_it_from_starting() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("names");
+        let sound = sound(&path);
+        let bits = [
+            None,
+            Some(0),
+            Some(3),
+            Some(17),
+            Some(37),
+            Some(60),
+            Some(500),
+        ];
+        let mut spoilt = 0;
+        for page in 0..sound.len() / PAGE_BYTES {
+            for bit in bits {
+                std::fs::write(&path, damaged(&sound, page, bit)).unwrap();
+                let file = NamesFile::open(&path, CONFIG).expect("not replaced");
+                (0..ROWS).for_each(|number| drop(file.link(&key(number))));
+                file.apply(&[put(0), Change::Forget(vec![key(9).digest])])
+                    .unwrap();
+                file.flush().unwrap();
+                drop(file);
+                let was_spoilt = mark(&path).try_exists().unwrap();
+                spoilt += usize::from(was_spoilt);
+
+                let file = NamesFile::open(&path, CONFIG).expect("not replaced");
+                assert!(!mark(&path).try_exists().unwrap());
+                if was_spoilt {
+                    assert_eq!(file.link(&key(1)), None, "page {page}, bit {bit:?}");
+                    file.apply(&[put(1)]).unwrap();
+                    assert_eq!(file.link(&key(1)).unwrap().size, 1);
+                }
+            }
+        }
+        // Of the pages of rows, at least those that have nothing.
+        assert!(spoilt > 5, "{spoilt}");
+    }
+
+    #[test]
+    fn a_spoilt_file_keeps_others_out_and_takes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("names");
+        let sound = sound(&path);
+        let file = NamesFile::open(&path, CONFIG).unwrap();
+        file.work::<()>(|_| panic!("on purpose")).unwrap();
+        assert_eq!(file.link(&key(1)), None);
+        file.apply(&[Change::DropLink(key(1))]).unwrap();
+        let other = NamesFile::open(&path, CONFIG);
+        assert!(matches!(other, Err(OpenError::InUse { .. })));
+        drop(file);
+        assert!(mark(&path).try_exists().unwrap());
+        // Also one that can be read.
+        std::fs::write(&path, sound).unwrap();
+        let file = NamesFile::open(&path, CONFIG).unwrap();
+        assert_eq!(file.link(&key(1)), None);
+    }
 }
