@@ -19,7 +19,7 @@ use crate::cache::Cache;
 /// How much is kept of interrupted downloads.
 #[derive(Clone, Copy, Debug)]
 pub struct LeftoverConfig {
-    /// Bytes of them all.
+    /// Bytes that they all take of the disk.
     pub bytes_max: u64,
     /// How long one is kept.
     pub age_max: Duration,
@@ -79,16 +79,18 @@ fn delete(cache: &Cache, digest: &Digest, goes: impl Fn(&Partial) -> bool) {
 }
 
 /// Returns the leftovers that have to go: those that are too old, and of the others the oldest beyond the bound.
+///
+/// What they take counts, and not how long they are: what says which bytes are there lies behind all that are to come.
 fn superfluous(mut leftovers: Vec<Entry>, config: LeftoverConfig, now: SystemTime) -> Vec<Digest> {
     leftovers.sort_by_key(|entry| std::cmp::Reverse(entry.modified));
     let mut bytes = 0;
     let mut superfluous = Vec::new();
     for entry in leftovers {
         let age = now.duration_since(entry.modified).unwrap_or_default();
-        if age > config.age_max || bytes + entry.size > config.bytes_max {
+        if age > config.age_max || bytes + entry.occupied > config.bytes_max {
             superfluous.push(entry.digest);
         } else {
-            bytes += entry.size;
+            bytes += entry.occupied;
         }
     }
     superfluous
@@ -102,9 +104,10 @@ mod tests {
     #[test]
     fn the_old_go_and_the_oldest_beyond_the_bound() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_hours(1000);
-        let leftover = |number: u8, size, age_hours| Entry {
+        let leftover = |number: u8, occupied, age_hours| Entry {
             digest: Algorithm::Sha256.digest(&[number]),
-            size,
+            size: 1 << 40,
+            occupied,
             modified: now - Duration::from_hours(age_hours),
             accessed: now,
         };

@@ -43,8 +43,10 @@ pub struct Partial {
 pub struct Entry {
     /// The name.
     pub digest: Digest,
-    /// The size of the file in bytes.
+    /// The size of the file in bytes, holes included.
     pub size: u64,
+    /// How many bytes of the disk it takes.
+    pub occupied: u64,
     /// When it was written, or given its name.
     pub modified: SystemTime,
     /// When it was read last, as far as the file system keeps count.
@@ -53,6 +55,9 @@ pub struct Entry {
 
 /// How often a partial that is deleted while it is opened is created again.
 const OPEN_TRIES: u32 = 100;
+
+/// What `stat` counts in, whatever the blocks of the file system are.
+const STAT_BLOCK_BYTES: u64 = 512;
 
 // === impl Disk ===
 
@@ -189,6 +194,7 @@ fn entry(folder: Folder, file: io::Result<fs::DirEntry>) -> io::Result<Option<En
     Ok(Some(Entry {
         digest,
         size: metadata.len(),
+        occupied: metadata.blocks().saturating_mul(STAT_BLOCK_BYTES),
         modified,
         accessed: metadata.accessed().unwrap_or(modified),
     }))

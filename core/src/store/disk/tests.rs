@@ -96,6 +96,21 @@ async fn a_damaged_blob_is_found_quarantined_and_replaced() {
     assert_eq!(disk.sweep_folders(later).unwrap(), 1);
 }
 
+#[test]
+fn holes_of_a_partial_take_no_room() {
+    let root = TempDir::new().unwrap();
+    let disk = Disk::open(root.path()).unwrap();
+    let digest = Algorithm::Sha256.digest(b"x");
+    let partial = disk.partial(&digest).unwrap();
+    partial.write_at(&[7; 10_000], 0).unwrap();
+    partial.write_at(&[7; 10_000], 50_000_000).unwrap();
+    partial.sync().unwrap();
+    let found = disk.partials().next().unwrap().unwrap();
+    assert_eq!((found.digest, found.size), (digest, 50_010_000));
+    let occupied = found.occupied;
+    assert!((20_000..1_000_000).contains(&occupied), "{occupied}");
+}
+
 #[tokio::test]
 async fn an_open_blob_outlives_its_deletion() {
     let (stores, root) = instances().await;
