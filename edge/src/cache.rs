@@ -4,26 +4,28 @@
 //! blobs are held in memory besides, and cost no system call.
 //!
 //! Invariants: what is in the table is on disk, or was when last looked; a file is opened only if the table has it. Bytes on
-//! disk stay within the capacity, plus what downloads in flight have written. Whether a caller may see a digest is not asked
-//! here.
+//! disk stay within the capacity, plus what downloads in flight have written and what is kept of earlier ones and of damaged
+//! files. Whether a caller may see a digest is not asked here.
 //!
 //! Failure: a file that is gone or has another length is forgotten, and counts as a miss; one that somebody wrote to is
 //! doubtful until it was hashed again, as all are after a bad end; a damaged one is put aside. A disk that cannot take more
 //! rests for a while ([`Cache::may_fill`]), and downloads pass by it. Crash: the table is filled from the [`index`], or else
 //! from the directory.
 
+mod aside;
 pub mod index;
+mod relief;
 pub mod scrub;
 mod stock;
 pub mod table;
 mod tend;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use outport_core::breaker::{Breaker, BreakerConfig, Permit};
@@ -199,23 +201,6 @@ impl Cache {
         }
     }
 
-    /// Takes a damaged blob out of service. Blocks.
-    pub fn condemn(&self, digest: &Digest) {
-        tracing::warn!(%digest, "cached file is damaged, put aside");
-        self.0.metrics.damaged.inc();
-        {
-            let mut table = self.0.table.lock();
-            table.remove(digest);
-            self.note_removed(&[*digest]);
-        }
-        self.0.open.invalidate(digest);
-        self.0.contents.invalidate(digest);
-        if let Err(error) = self.0.disk.quarantine(digest) {
-            tracing::warn!(%digest, %error, "damaged file not put aside");
-        }
-        self.count();
-    }
-
     /// Returns the whole content of something small, or none when it is not here or is larger than `size_max`.
     pub async fn content(&self, digest: &Digest, size_max: u64) -> Option<Bytes> {
         let known = self.0.table.lock().touch(digest);
@@ -307,13 +292,6 @@ impl Cache {
         self.0.disk.partials().flatten().collect()
     }
 
-    /// Deletes what was put aside before `before`. Blocks.
-    pub fn sweep(&self, before: SystemTime) {
-        if let Err(error) = self.0.disk.sweep_folders(before) {
-            tracing::warn!(%error, "damaged files not deleted");
-        }
-    }
-
     /// Makes a file whose bytes hash to its digest durable, and takes it in. Blocks.
     ///
     /// A blob that is too large for the cache is deleted; whoever has it open can go on.
@@ -342,25 +320,6 @@ impl Cache {
         }
         self.0.filling.lock().succeeded();
         Ok(())
-    }
-
-    /// Makes room on a disk that is full although the capacity is kept; returns whether there was anything to delete. Blocks.
-    pub fn relieve(&self, bytes: u64) -> bool {
-        let evicted = {
-            let mut table = self.0.table.lock();
-            let evicted = table.relieve(bytes);
-            self.note_removed(&evicted);
-            evicted
-        };
-        tracing::warn!(
-            bytes,
-            evicted = evicted.len(),
-            "cache disk is full before its capacity is reached"
-        );
-        self.0.metrics.evictions.inc_by(evicted.len() as u64);
-        self.delete(&evicted);
-        self.count();
-        !evicted.is_empty()
     }
 
     /// Carries out a decision of the table, and says whether it admits.

@@ -1,3 +1,5 @@
+use std::time::SystemTime;
+
 use outport_core::clock;
 use outport_core::oci::digest::Algorithm;
 use outport_core::tasks::Tasks;
@@ -13,7 +15,8 @@ const NAMES: NamesConfig = NamesConfig {
     page_cache_bytes: 1 << 20,
 };
 
-fn open(root: &TempDir, capacity_bytes: u64) -> Cache {
+/// Returns a cache in a directory.
+pub(crate) fn open(root: &TempDir, capacity_bytes: u64) -> Cache {
     // Of its own: nothing here asks it.
     let directory = TempDir::new().unwrap();
     let (names, _writer) = Names::open(&directory.path().join("names"), NAMES).unwrap();
@@ -188,4 +191,22 @@ async fn a_cache_that_is_tended_forgets_no_more_than_the_last_minutes() {
     drop(cache);
     let cache = open(&root, 10_000);
     assert_eq!(cache.0.table.lock().entry(&digest(0)).unwrap().uses, uses);
+}
+
+#[tokio::test]
+async fn what_was_put_aside_goes_first_when_the_disk_is_full() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 10_000);
+    (0..5).for_each(|number| publish(&cache, number));
+    cache.condemn(&digest(0));
+    let occupied = cache.put_aside()[0].occupied;
+    assert!(cache.relieve(occupied));
+    assert_eq!(cache.put_aside(), []);
+    assert_eq!(cache.0.table.lock().len(), 4);
+
+    cache.condemn(&digest(1));
+    // One blob besides.
+    assert!(cache.relieve(occupied + 100));
+    assert_eq!(cache.put_aside(), []);
+    assert_eq!(cache.0.table.lock().len(), 2);
 }

@@ -1,4 +1,5 @@
-//! What is kept of downloads that were interrupted, so that the next request for the blob begins with it.
+//! What is kept beside the cache: what downloads that were interrupted left, so that the next request for the blob begins
+//! with it, and damaged files, for a look.
 //!
 //! Invariant: after each round, what is kept is within its bounds in bytes and in age. A file that a download has open is
 //! locked, and stays.
@@ -16,13 +17,22 @@ use super::Downloads;
 use super::journal::Journal;
 use crate::cache::Cache;
 
-/// How much is kept of interrupted downloads.
+/// How much is kept of interrupted downloads and damaged files.
 #[derive(Clone, Copy, Debug)]
 pub struct LeftoverConfig {
     /// Bytes that they all take of the disk.
     pub bytes_max: u64,
     /// How long one is kept.
     pub age_max: Duration,
+}
+
+/// What a file is that is kept beside the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// What an interrupted download left.
+    Leftover,
+    /// A damaged file that was put aside.
+    Damaged,
 }
 
 /// How often leftovers are looked at.
@@ -48,14 +58,17 @@ impl Downloads {
 /// Deletes what is too old or too many, and what is of no use and was written before `before`: later ones are just being
 /// written by whoever keeps a manifest, or by a download that began since.
 fn sweep(cache: &Cache, config: LeftoverConfig, running: &HashSet<Digest>, before: SystemTime) {
-    if let Some(long_ago) = clock::now().checked_sub(config.age_max) {
-        cache.sweep(long_ago);
-    }
     let mut leftovers = cache.partials();
     leftovers.retain(|entry| !running.contains(&entry.digest));
-    // A download may use one before it is deleted; then its file is locked, or has a new age.
-    for digest in superfluous(leftovers, config, clock::now()) {
-        delete(cache, &digest, |_| true);
+    let leftovers = leftovers.into_iter().map(|entry| (Kind::Leftover, entry));
+    let damaged = cache.put_aside().into_iter();
+    let kept = leftovers.chain(damaged.map(|entry| (Kind::Damaged, entry)));
+    for (kind, digest) in superfluous(kept.collect(), config, clock::now()) {
+        match kind {
+            // A download may use it before it is deleted; then its file is locked, or has a new age.
+            Kind::Leftover => delete(cache, &digest, |_| true),
+            Kind::Damaged => cache.delete_put_aside(&digest),
+        }
     }
     for entry in cache.partials() {
         if entry.modified < before && !running.contains(&entry.digest) {
@@ -78,17 +91,21 @@ fn delete(cache: &Cache, digest: &Digest, goes: impl Fn(&Partial) -> bool) {
     }
 }
 
-/// Returns the leftovers that have to go: those that are too old, and of the others the oldest beyond the bound.
+/// Returns what has to go: what is too old, and of the rest the oldest beyond the bound.
 ///
 /// What they take counts, and not how long they are: what says which bytes are there lies behind all that are to come.
-fn superfluous(mut leftovers: Vec<Entry>, config: LeftoverConfig, now: SystemTime) -> Vec<Digest> {
-    leftovers.sort_by_key(|entry| std::cmp::Reverse(entry.modified));
+fn superfluous(
+    mut kept: Vec<(Kind, Entry)>,
+    config: LeftoverConfig,
+    now: SystemTime,
+) -> Vec<(Kind, Digest)> {
+    kept.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.modified));
     let mut bytes = 0;
     let mut superfluous = Vec::new();
-    for entry in leftovers {
+    for (kind, entry) in kept {
         let age = now.duration_since(entry.modified).unwrap_or_default();
         if age > config.age_max || bytes + entry.occupied > config.bytes_max {
-            superfluous.push(entry.digest);
+            superfluous.push((kind, entry.digest));
         } else {
             bytes += entry.occupied;
         }
@@ -99,32 +116,78 @@ fn superfluous(mut leftovers: Vec<Entry>, config: LeftoverConfig, now: SystemTim
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::table::Home;
+    use crate::cache::tests::open;
     use outport_core::oci::digest::Algorithm;
 
-    #[test]
-    fn the_old_go_and_the_oldest_beyond_the_bound() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_hours(1000);
-        let leftover = |number: u8, occupied, age_hours| Entry {
+    fn kept(kind: Kind, number: u8, occupied: u64, age_hours: u64) -> (Kind, Entry) {
+        let entry = Entry {
             digest: Algorithm::Sha256.digest(&[number]),
             size: 1 << 40,
             occupied,
-            modified: now - Duration::from_hours(age_hours),
-            accessed: now,
+            modified: now() - Duration::from_hours(age_hours),
+            accessed: now(),
         };
-        let leftovers = vec![
-            leftover(0, 1, 25),
-            leftover(1, 60, 3),
-            leftover(2, 50, 2),
-            leftover(3, 40, 4),
+        (kind, entry)
+    }
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_hours(1000)
+    }
+
+    #[test]
+    fn the_old_go_and_the_oldest_beyond_the_bound() {
+        let files = vec![
+            kept(Kind::Leftover, 0, 1, 25),
+            kept(Kind::Damaged, 1, 60, 3),
+            kept(Kind::Leftover, 2, 50, 2),
+            kept(Kind::Damaged, 3, 40, 4),
+            kept(Kind::Leftover, 4, 20, 5),
         ];
         let config = LeftoverConfig {
             bytes_max: 100,
             age_max: Duration::from_hours(24),
         };
-        let gone = superfluous(leftovers, config, now);
+        let gone = superfluous(files, config, now());
+        let expected = [(Kind::Damaged, 1), (Kind::Leftover, 4), (Kind::Leftover, 0)];
         assert_eq!(
             gone,
-            [1, 0].map(|number| Algorithm::Sha256.digest(&[number]))
+            expected.map(|(kind, number)| (kind, Algorithm::Sha256.digest(&[number])))
         );
+    }
+
+    #[tokio::test]
+    async fn damaged_files_and_leftovers_are_bounded_together() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = open(&root, 1 << 30);
+        let contents: Vec<_> = (0..4).map(|number| vec![number; 100_000]).collect();
+        for content in &contents {
+            let digest = Algorithm::Sha256.digest(content);
+            let partial = cache.partial(&digest).unwrap();
+            partial.write_at(content, 0).unwrap();
+            let size = content.len() as u64;
+            cache.publish(&partial, size, Home::Here).unwrap();
+            // As it is when it rots without a trace: sealed, so its time of modification says nothing.
+            cache.condemn(&digest);
+        }
+        let digest = Algorithm::Sha256.digest(b"interrupted");
+        let partial = cache.partial(&digest).unwrap();
+        partial.write_at(&contents[0], 0).unwrap();
+        let here = std::iter::once(0..100_000).collect();
+        let journal = Journal::new(1 << 33).unwrap();
+        journal.record(partial.file(), &here).unwrap();
+        drop(partial);
+
+        let sweep = |bytes_max| {
+            let age_max = Duration::from_hours(24);
+            let config = LeftoverConfig { bytes_max, age_max };
+            sweep(&cache, config, &HashSet::new(), SystemTime::UNIX_EPOCH);
+            (cache.put_aside().len(), cache.partials().len())
+        };
+        assert_eq!(sweep(1 << 20), (4, 1));
+        // Whichever go, for what came within a moment: two stay.
+        let (damaged, leftovers) = sweep(250_000);
+        assert_eq!(damaged + leftovers, 2);
+        assert_eq!(sweep(0), (0, 0));
     }
 }

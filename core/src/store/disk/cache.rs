@@ -82,7 +82,7 @@ impl Disk {
         durable::remove(&self.path(Key::Blob(digest)))
     }
 
-    /// Takes a damaged blob out of service and keeps it for a look, until [`Self::sweep_folders`].
+    /// Takes a damaged blob out of service and keeps it for a look, until [`Self::remove_quarantined`].
     pub fn quarantine(&self, digest: &Digest) -> io::Result<()> {
         let (from, to) = (
             self.path(Key::Blob(digest)),
@@ -92,6 +92,16 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             outcome => outcome,
         }
+    }
+
+    /// Walks over the damaged blobs that are kept for a look.
+    pub fn quarantined(&self) -> impl Iterator<Item = io::Result<Entry>> + use<'_> {
+        self.list(Folder::Quarantine)
+    }
+
+    /// Deletes a damaged blob that was kept for a look.
+    pub fn remove_quarantined(&self, digest: &Digest) -> io::Result<()> {
+        durable::remove(&self.path(Key::Quarantined(digest)))
     }
 
     /// Walks over the blobs that are here, in no order, without reading them.
