@@ -83,6 +83,8 @@ struct Inner {
     open: moka::sync::Cache<Digest, BlobFile>,
     contents: moka::sync::Cache<Digest, Bytes>,
     filling: Mutex<Breaker>,
+    /// How many bytes went when the disk was full; locked while they go.
+    last_relief: Mutex<u64>,
     names: Names,
     metrics: CacheMetrics,
 }
@@ -120,6 +122,7 @@ impl Cache {
                 })
                 .build(),
             filling: Mutex::new(Breaker::new(rest)),
+            last_relief: Mutex::new(0),
             names,
             metrics,
         }));

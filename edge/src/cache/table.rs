@@ -190,6 +190,11 @@ impl Table {
         Admission::Admitted { evicted }
     }
 
+    /// Returns how many bytes of entries may go.
+    pub const fn evictable_bytes(&self) -> u64 {
+        self.bytes - self.pinned_bytes
+    }
+
     /// Lets go of `bytes`, or of all that may go, though the capacity is kept: the disk has less than that.
     pub fn relieve(&mut self, bytes: u64) -> Vec<Digest> {
         let enough = self.bytes.saturating_sub(bytes);

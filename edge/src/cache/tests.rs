@@ -210,3 +210,33 @@ async fn what_was_put_aside_goes_first_when_the_disk_is_full() {
     assert_eq!(cache.put_aside(), []);
     assert_eq!(cache.0.table.lock().len(), 2);
 }
+
+#[tokio::test]
+async fn nothing_goes_for_what_has_no_place_anyway() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 10_000);
+    (0..5).for_each(|number| publish(&cache, number));
+    cache.pin(digest(0)).unwrap();
+    // More than the cache may have, than it has, and than may go of that.
+    for missing in [u64::MAX, 501, 401] {
+        assert!(!cache.relieve(missing));
+        assert_eq!(cache.0.table.lock().len(), 5);
+    }
+    assert!(cache.relieve(101));
+    assert_eq!(cache.0.table.lock().len(), 3);
+}
+
+#[tokio::test]
+async fn what_a_source_promises_costs_no_more_than_the_next_part_of_it() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 1 << 40);
+    let large = 1 << 30;
+    for number in 0..8 {
+        let partial = cache.partial(&digest(number)).unwrap();
+        // A hole: nobody looks at its bytes.
+        partial.truncate(large).unwrap();
+        cache.publish(&partial, large, Home::Here).unwrap();
+    }
+    assert!(cache.relieve(5 * large));
+    assert_eq!(cache.0.table.lock().len(), 7);
+}
