@@ -226,17 +226,21 @@ impl Cache {
     async fn take_in(&self, digest: &Digest, size: u64, trust: Trust) -> Option<Bytes> {
         // It is hashed here, so one that is not trusted does.
         let (blob, _) = self.opened(digest, size, trust).await?;
-        let read = spawn_blocking(move || read_whole(&blob)).await.ok()?;
-        match read {
+        let (cache, owned) = (self.clone(), *digest);
+        let read = spawn_blocking(move || {
+            let content = read_whole(&blob)?;
             // Small enough to be looked at again, so what rotted on disk is not served.
-            Ok(content) if digest.algorithm().digest(&content) == *digest => {
+            let is_sound = owned.algorithm().digest(&content) == owned;
+            if !is_sound {
+                cache.condemn_file(&owned, &blob);
+            }
+            Ok::<_, io::Error>(is_sound.then_some(content))
+        });
+        match read.await.ok()? {
+            Ok(content) => {
+                let content = content?;
                 self.0.contents.insert(*digest, content.clone());
                 Some(content)
-            }
-            Ok(_) => {
-                let (cache, digest) = (self.clone(), *digest);
-                spawn_blocking(move || cache.condemn(&digest)).await.ok();
-                None
             }
             Err(error) => {
                 tracing::warn!(digest = %digest, error = %error, "cached file not read");

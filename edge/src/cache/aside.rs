@@ -4,7 +4,7 @@
 //! interrupted downloads; see `leftovers`.
 
 use outport_core::oci::digest::Digest;
-use outport_core::store::disk::Entry;
+use outport_core::store::disk::{BlobFile, Entry};
 
 use super::Cache;
 
@@ -24,6 +24,17 @@ impl Cache {
             tracing::warn!(%digest, %error, "damaged file not put aside");
         }
         self.count();
+    }
+
+    /// Takes a blob out of service whose file was found damaged, unless it has another by now: that one was hashed when it
+    /// came. Blocks.
+    pub fn condemn_file(&self, digest: &Digest, blob: &BlobFile) {
+        // One of which that cannot be told goes: it can be had again.
+        if self.0.disk.is_current(digest, blob).unwrap_or(true) {
+            self.condemn(digest);
+        } else {
+            tracing::info!(%digest, "damaged file was replaced or deleted meanwhile");
+        }
     }
 
     /// Returns the damaged files that were put aside. Blocks.

@@ -90,11 +90,11 @@ impl Scrub {
                 false
             }
         };
-        // It may have been evicted, and come again, in between: that one was hashed when it came.
-        if !is_sound && self.cache.has(digest) {
+        if !is_sound {
             let (cache, owned) = (self.cache.clone(), *digest);
+            // Hashing takes a while, in which it may have been evicted, or condemned by a reader, and come again.
             blocking(move || {
-                cache.condemn(&owned);
+                cache.condemn_file(&owned, &blob);
                 Ok(())
             })
             .await?;
@@ -144,4 +144,81 @@ async fn blocking<T: Send + 'static>(
     spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::pin::pin;
+
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::cache::table::Home;
+    use crate::cache::tests::open;
+
+    const SIZE: usize = PIECE_BYTES + 1;
+
+    fn content() -> Vec<u8> {
+        vec![7; SIZE]
+    }
+
+    fn digest() -> Digest {
+        Algorithm::Sha256.digest(&content())
+    }
+
+    fn publish(cache: &Cache) {
+        let partial = cache.partial(&digest()).unwrap();
+        partial.write_at(&content(), 0).unwrap();
+        cache.publish(&partial, SIZE as u64, Home::Here).unwrap();
+    }
+
+    /// Damages the end of the cached file, which is hashed last.
+    fn damage(root: &TempDir) {
+        let hex = digest().hex();
+        let path = root.path().join("blobs/sha256").join(&hex[..2]).join(hex);
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(b"x", SIZE as u64 - 1).unwrap();
+    }
+
+    fn slow(cache: &Cache) -> Scrub {
+        Scrub {
+            cache: cache.clone(),
+            bytes_per_second: 1,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_damaged_file_is_put_aside() {
+        let root = TempDir::new().unwrap();
+        let cache = open(&root, 1 << 30);
+        publish(&cache);
+        slow(&cache).blob(&digest()).await.unwrap();
+        assert!(cache.has(&digest()));
+        damage(&root);
+        slow(&cache).blob(&digest()).await.unwrap();
+        assert!(!cache.has(&digest()));
+        assert_eq!(cache.put_aside().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_replaced_a_damaged_file_meanwhile_stays() {
+        let root = TempDir::new().unwrap();
+        let cache = open(&root, 1 << 30);
+        publish(&cache);
+        damage(&root);
+        let (scrub, digest) = (slow(&cache), digest());
+        let mut hashing = pin!(scrub.blob(&digest));
+        // It rests after the first piece, for as many seconds as that has bytes.
+        let begun = timeout(Duration::from_secs(1), &mut hashing).await;
+        assert!(begun.is_err());
+        cache.forget(&digest).await;
+        publish(&cache);
+        hashing.await.unwrap();
+        assert!(cache.has(&digest));
+        assert_eq!(cache.put_aside(), []);
+        let blob = cache.0.disk.open_blob(&digest).unwrap().unwrap();
+        assert!(blob.verify(&digest).unwrap());
+    }
 }

@@ -75,6 +75,16 @@ impl Disk {
         }))
     }
 
+    /// Whether a blob's file still has its name: it may have been deleted, or replaced, since it was opened.
+    pub fn is_current(&self, digest: &Digest, blob: &BlobFile) -> io::Result<bool> {
+        let named = match fs::symlink_metadata(self.path(Key::Blob(digest))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            named => named?,
+        };
+        let opened = blob.file.metadata()?;
+        Ok((named.dev(), named.ino()) == (opened.dev(), opened.ino()))
+    }
+
     /// Deletes a blob; deleting what is not here succeeds.
     ///
     /// A crash of the machine may bring it back.

@@ -111,6 +111,25 @@ fn holes_of_a_partial_take_no_room() {
     assert!((20_000..1_000_000).contains(&occupied), "{occupied}");
 }
 
+#[test]
+fn a_blob_that_was_replaced_is_told_from_the_one_that_was_opened() {
+    let root = TempDir::new().unwrap();
+    let disk = Disk::open(root.path()).unwrap();
+    let digest = Algorithm::Sha256.digest(b"x");
+    let publish = || {
+        let partial = disk.partial(&digest).unwrap();
+        partial.write_at(b"x", 0).unwrap();
+        disk.publish(&partial).unwrap()
+    };
+    let old = publish();
+    assert!(disk.is_current(&digest, &old).unwrap());
+    let new = publish();
+    assert!(!disk.is_current(&digest, &old).unwrap());
+    assert!(disk.is_current(&digest, &new).unwrap());
+    disk.remove_blob(&digest).unwrap();
+    assert!(!disk.is_current(&digest, &new).unwrap());
+}
+
 #[tokio::test]
 async fn an_open_blob_outlives_its_deletion() {
     let (stores, root) = instances().await;
