@@ -115,6 +115,33 @@ async fn a_file_that_was_cut_off_without_a_trace_while_the_edge_was_down_is_fetc
 }
 
 #[tokio::test]
+async fn a_file_that_was_cut_off_before_the_index_was_lost_is_fetched_again() {
+    for known in [true, false] {
+        let rig = Rig::with(&["cache.scrub=0B"]).await;
+        let blob = content(LAYER, 7);
+        let path = blob_path("a", &blob);
+        let file = cached(&rig, &blob).await;
+        rig.edge.stop().await;
+        let open = File::options().write(true).open(&file).unwrap();
+        open.set_len(1_000_000).unwrap();
+        std::fs::remove_dir_all(rig.cache.path().join("index")).unwrap();
+        if !known {
+            std::fs::remove_file(rig.cache.path().join("names.redb")).unwrap();
+        }
+        let set = ["cache.scrub=0B"];
+        let edge = super::RunningEdge::start(rig.cache.path(), rig.origin.address, &set).await;
+        let head = edge.head(&path).await;
+        head.is(200, b"", "fwd=miss");
+        assert_eq!(head.header("content-length"), blob.len().to_string());
+        let part = edge.get_range(&path, "bytes=2000000-2000009").await;
+        part.is(206, &blob[2_000_000..2_000_010], "fwd=miss");
+        edge.settle().await;
+        edge.get(&path).await.is(200, &blob, "hit");
+        edge.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn what_rots_without_a_trace_is_found() {
     let rig = Rig::with(&["cache.scrub=1GiB"]).await;
     let blob = content(LAYER, 4);
