@@ -285,6 +285,7 @@ fn origin(section: &mut Section<'_>) -> OriginSite {
     let client = client(section, Duration::from_secs(1));
     let client = client::Config {
         ca_file: section.take_opt("ca_file"),
+        overtake_after: section.take("overtake_after", client.overtake_after),
         ..client
     };
     let names = section.take("names", Vec::new());

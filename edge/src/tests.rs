@@ -5,6 +5,7 @@ mod changes;
 mod default_upstream;
 mod downloads;
 mod eviction;
+mod failover;
 mod faults;
 mod fresh;
 mod kept_tags;

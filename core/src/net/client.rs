@@ -1,11 +1,11 @@
 //! The client of another registry: of the origin for an edge, of an upstream.
 //!
 //! What: requests to one of several base URLs that are the same registry, tried in their order; those that were just
-//! found unreachable come last. Bodies stream both ways and always as they are: no encoding is asked for or undone, and no
+//! found to fail come last. What is safe to repeat does not wait for one that is silent ([`race`]). Bodies stream both ways and always as they are: no encoding is asked for or undone, and no
 //! redirect is followed. Headers that are of one connection only are left out both ways.
 //!
-//! Invariant: a request's body is handed to one URL only; a request is sent again only when nothing of it was sent, or when
-//! it is safe to repeat and its body is untouched.
+//! Invariant: a request's body is handed to one URL only; a request is sent again, or to another URL beside, only when nothing
+//! of it was sent, or when it is safe to repeat and its body is untouched.
 //!
 //! Failure: [`ClientError`] tells apart what never reached the registry, what took too long and what broke off. A
 //! response's body that stalls or breaks ends with an error. Cancellation: dropping the future drops the request.
@@ -18,6 +18,7 @@ mod base_url;
 mod connect;
 mod guard;
 mod outgoing;
+mod race;
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,6 +33,7 @@ use http::header::{
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -83,8 +85,10 @@ pub struct Config {
     pub max_idle_per_host: usize,
     /// How many requests may be under way, their responses' bodies included; more wait.
     pub max_requests: usize,
-    /// How long a URL that was found unreachable is tried last.
+    /// How long a URL that failed is tried last.
     pub avoid_for: Duration,
+    /// How long one of several URLs may owe its answer before the next one is asked beside it.
+    pub overtake_after: Duration,
     /// A file of certificates (PEM) to trust beside the system's.
     pub ca_file: Option<PathBuf>,
     /// Which addresses may be connected to.
@@ -205,6 +209,11 @@ impl Client {
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, ClientError> {
         let Inner { urls, avoid, .. } = &*self.0;
         let order = avoid.lock().order(Instant::now());
+        if order.len() > 1 && request.method().is_safe() && request.body().is_end_stream() {
+            let (mut parts, _) = request.into_parts();
+            parts.headers = sent_headers(&parts.headers);
+            return self.send_to_first(order, &parts).await;
+        }
         let urls = order.into_iter().map(|index| (&urls[index], Some(index)));
         self.send_to_any(urls.collect(), request).await
     }
@@ -383,6 +392,7 @@ impl Default for Config {
             max_idle_per_host: 64,
             max_requests: 1024,
             avoid_for: Duration::from_secs(5),
+            overtake_after: Duration::from_millis(500),
             ca_file: None,
             guard: Guard::Open,
         }

@@ -42,6 +42,8 @@ struct State {
     manifests: HashMap<String, Bytes>,
     /// What goes wrong with the next blobs that are fetched.
     faults: VecDeque<Fault>,
+    /// What goes wrong with everything that is asked for afterwards: a status, or silence.
+    always: Option<Fault>,
     /// What pushes are answered with, when they are not taken.
     push_status: Option<u16>,
     /// The requests that are answered only when told to.
@@ -151,6 +153,17 @@ impl ScriptedOrigin {
         self.state.lock().faults.push_back(fault);
     }
 
+    /// Has all questions go wrong once the next faults have been seen to.
+    pub(super) fn fail_always(&self, fault: Fault) {
+        self.state.lock().always = Some(fault);
+    }
+
+    /// Returns what goes wrong with everything now.
+    fn fails_always(&self) -> Option<Fault> {
+        let state = self.state.lock();
+        state.always.filter(|_| state.faults.is_empty())
+    }
+
     pub(super) fn fail_pushes(&self, status: u16) {
         self.state.lock().push_status = Some(status);
     }
@@ -224,15 +237,17 @@ impl ScriptedOrigin {
             range: range.clone(),
             headers: head.headers.clone(),
         });
-        match head.method {
-            Method::GET | Method::HEAD => {
+        match (head.method.clone(), self.fails_always()) {
+            (Method::GET | Method::HEAD, Some(Fault::Silence)) => std::future::pending().await,
+            (Method::GET | Method::HEAD, Some(Fault::Status(status))) => status_answer(status),
+            (Method::GET | Method::HEAD, _) => {
                 let is_get = head.method == Method::GET;
                 if is_get && self.is_to_be_silent() {
                     std::future::pending::<()>().await;
                 }
                 self.fetch(&path, is_get, range, none_match.as_deref())
             }
-            Method::PUT | Method::POST | Method::PATCH => {
+            (Method::PUT | Method::POST | Method::PATCH, _) => {
                 let status = self.state.lock().push_status;
                 if let Some(status) = status {
                     return status_answer(status);

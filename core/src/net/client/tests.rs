@@ -83,11 +83,20 @@ async fn start_mute() -> SocketAddr {
 }
 
 fn client(addresses: &[SocketAddr]) -> Client {
+    client_with(addresses, Config::default())
+}
+
+fn client_with(addresses: &[SocketAddr], config: Config) -> Client {
     let urls = addresses
         .iter()
         .map(|address| format!("http://{address}").parse().unwrap())
         .collect();
-    Client::new(urls, Config::default()).unwrap()
+    Client::new(urls, config).unwrap()
+}
+
+/// Returns which URL is tried first, and so on.
+fn order(client: &Client) -> Vec<usize> {
+    client.0.avoid.lock().order(Instant::now())
 }
 
 fn get(path: &str) -> Request<Body> {
@@ -145,7 +154,91 @@ async fn the_next_url_is_tried_when_one_is_unreachable() {
     for request in [get("/"), put("hello".into()), put(streamed("hello"))] {
         client.send(request).await.unwrap();
     }
-    assert_eq!(client.0.avoid.lock().order(Instant::now()), [1, 0]);
+    assert_eq!(order(&client), [1, 0]);
+}
+
+#[tokio::test]
+async fn a_silent_url_is_overtaken() {
+    let (mute, alive) = (start_mute().await, start_echo().await);
+    let config = Config {
+        overtake_after: Duration::from_millis(50),
+        ..Config::default()
+    };
+    let client = client_with(&[mute, mute, alive], config);
+    for request in [get("/"), Request::head("/").body(Body::empty()).unwrap()] {
+        let asking = client.send(request);
+        let answer = timeout(Duration::from_secs(20), asking).await;
+        assert_eq!(answer.unwrap().unwrap().status(), 200);
+        assert_eq!(order(&client), [2, 0, 1]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_url_that_was_silent_for_long_is_blamed_by_who_gives_up() {
+    let (mute, alive) = (start_mute().await, start_echo().await);
+    let config = Config {
+        overtake_after: Duration::from_secs(9),
+        ..Config::default()
+    };
+    let client = client_with(&[mute, alive], config);
+    let short = timeout(Duration::from_millis(400), client.send(get("/"))).await;
+    assert!(short.is_err());
+    assert_eq!(order(&client), [0, 1]);
+    let long = timeout(Duration::from_millis(600), client.send(get("/"))).await;
+    assert!(long.is_err());
+    assert_eq!(order(&client), [1, 0]);
+    client.send(get("/")).await.unwrap();
+}
+
+const UNAVAILABLE: &str = "HTTP/1.1 503 Unavailable\r\ncontent-length: 0\r\n\r\n";
+const BAD_GATEWAY: &str = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n";
+const INTERNAL: &str = "HTTP/1.1 500 Internal\r\ncontent-length: 0\r\n\r\n";
+
+#[tokio::test]
+async fn the_next_url_is_asked_when_one_cannot_answer() {
+    let (away, alive) = (start_raw(UNAVAILABLE).await, start_echo().await);
+    let several = client(&[away, alive]);
+    assert_eq!(several.send(get("/")).await.unwrap().status(), 200);
+    assert_eq!(order(&several), [1, 0]);
+    // What is not safe to repeat has been answered.
+    for body in [Body::empty(), "hello".into()] {
+        let response = client(&[away, alive]).send(put(body)).await.unwrap();
+        assert_eq!(response.status(), 503);
+    }
+    // That something went wrong is an answer.
+    let wrong = client(&[start_raw(INTERNAL).await, alive]);
+    assert_eq!(wrong.send(get("/")).await.unwrap().status(), 500);
+    assert_eq!(order(&wrong), [0, 1]);
+}
+
+#[tokio::test]
+async fn when_nobody_can_answer_the_last_to_say_so_is_heard() {
+    let unavailable = start_raw(UNAVAILABLE).await;
+    let bad_gateway = start_raw(BAD_GATEWAY).await;
+    for (urls, status) in [
+        (vec![unavailable, bad_gateway], 502),
+        (vec![bad_gateway, unavailable], 503),
+        (vec![unavailable, refusing().await], 503),
+        (vec![refusing().await, unavailable], 503),
+        (vec![unavailable], 503),
+    ] {
+        let response = client(&urls).send(get("/")).await.unwrap();
+        assert_eq!(response.status(), status, "{urls:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_requests_are_under_way_than_may_be() {
+    let (mute, alive) = (start_mute().await, start_echo().await);
+    let config = Config {
+        max_requests: 1,
+        ..Config::default()
+    };
+    let client = client_with(&[mute, alive], config);
+    let began = Instant::now();
+    client.send(get("/")).await.unwrap();
+    assert!(began.elapsed() > Duration::from_secs(30));
+    client.send(get("/")).await.unwrap();
 }
 
 #[tokio::test]
@@ -251,7 +344,7 @@ async fn requests_beyond_the_bound_wait() {
         max_requests: 1,
         ..Config::default()
     };
-    let client = Client::new(vec![format!("http://{address}").parse().unwrap()], config).unwrap();
+    let client = client_with(&[address], config);
     let request = Request::post("/").body("hello".into()).unwrap();
     let first = client.send(request).await.unwrap();
     let error = client.send(get("/")).await.unwrap_err();
