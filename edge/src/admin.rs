@@ -1,12 +1,15 @@
 //! What an operator asks of a running edge, on its admin listener.
 //!
-//! `GET`, `POST` and `DELETE /pins?image=NAME`: what is never evicted. `POST /purge?image=NAME`: a tag is asked for anew.
-//! `GET`, `PUT` and `DELETE /frozen`: whether the tags of upstreams stay where they are.
+//! `GET`, `POST` and `DELETE /pins?image=NAME`: what is never evicted. `GET /pins` and `GET /pins/images`: all of that, and for
+//! which images. `POST /purge?image=NAME`: a tag is asked for anew. `GET`, `PUT` and `DELETE /frozen`: whether the tags of
+//! upstreams stay where they are.
 //!
-//! Invariants: an image is called as a client calls it, by tag or digest. A pin is of what a tag points at now, and does not
-//! follow it. Failure: what could not be done is said in the form of the API's errors.
+//! Invariants: an image is called as a client calls it, by tag or digest. A pin is of what a tag points at when it is pinned,
+//! and does not follow it; it is let go as it was written down, whatever has become of the image and of who has it. Failure:
+//! what could not be done is said in the form of the API's errors; a pin that could not be made changes nothing.
 
 use std::collections::BTreeSet;
+use std::fmt::{self, Display, Formatter};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use outport_core::body::Body;
@@ -56,11 +59,12 @@ impl Operations {
 
     async fn answer(&self, method: &Method, uri: &Uri) -> Result<Response<Body>, ApiError> {
         match (uri.path(), method) {
-            ("/pins", &Method::GET) => Ok(list(&self.resolver.cache().pins())),
-            ("/pins", &Method::POST) => self.pin(&self.image(uri).await?).await,
-            ("/pins", &Method::DELETE) => self.unpin(&self.image(uri).await?).await,
+            ("/pins", &Method::GET) => self.pins(uri),
+            ("/pins", &Method::POST) => self.pin(&self.image(&named(uri)?).await?).await,
+            ("/pins", &Method::DELETE) => self.unpin(&named(uri)?).await,
+            ("/pins/images", &Method::GET) => Ok(list(&self.resolver.cache().pinned_images())),
             ("/purge", &Method::POST) => {
-                for Image { repo, reference } in self.images(uri)? {
+                for Image { repo, reference } in self.images(&named(uri)?)? {
                     self.resolver.forget_manifest(&repo, &reference).await;
                 }
                 Ok(done())
@@ -72,25 +76,20 @@ impl Operations {
             ("/frozen", &Method::PUT) => self.freeze(true).await,
             ("/frozen", &Method::DELETE) => self.freeze(false).await,
             ("/pins", _) => Ok(refused(&[Method::GET, Method::POST, Method::DELETE])),
+            ("/pins/images", _) => Ok(refused(&[Method::GET])),
             ("/purge", _) => Ok(refused(&[Method::POST])),
             ("/frozen", _) => Ok(refused(&[Method::GET, Method::PUT, Method::DELETE])),
             _ => Err(ErrorCode::NotFound.into()),
         }
     }
 
-    /// Returns the images that a request may be about, called as they are here.
-    fn images(&self, uri: &Uri) -> Result<Vec<Image>, ApiError> {
-        let query = uri.query().unwrap_or_default().as_bytes();
-        let mut parameters = form_urlencoded::parse(query);
-        let image = parameters.find(|(key, _)| key == "image");
-        let (_, text) = image.ok_or_else(|| {
-            ApiError::new(ErrorCode::BadRequest).with_message("which ?image= is it about")
-        })?;
+    /// Returns the images that may be meant by a name, called as they are here.
+    fn images(&self, text: &str) -> Result<Vec<Image>, ApiError> {
         let bad = |_| ApiError::new(ErrorCode::NameInvalid);
         let (repo, reference) = match (text.split_once('@'), text.rsplit_once(':')) {
             (Some((repo, digest)), _) => (repo, digest),
             (None, Some((repo, tag))) if !tag.contains('/') => (repo, tag),
-            (None, _) => (&*text, "latest"),
+            (None, _) => (text, "latest"),
         };
         let routed = Routed {
             route: Route::FetchManifest {
@@ -114,8 +113,8 @@ impl Operations {
     }
 
     /// Returns the image that is here, or is to be asked for: of two, the default upstream's when the origin does not know it.
-    async fn image(&self, uri: &Uri) -> Result<Image, ApiError> {
-        let mut images = self.images(uri)?.into_iter();
+    async fn image(&self, text: &str) -> Result<Image, ApiError> {
+        let mut images = self.images(text)?.into_iter();
         match (images.next(), images.next()) {
             (Some(hosted), Some(upstreams)) => {
                 let there = self.resolver.registries().of(&upstreams.repo);
@@ -131,12 +130,35 @@ impl Operations {
         }
     }
 
+    /// Returns the name by which an image is pinned, without asking anybody: of two, the hosted one's.
+    fn pinned(&self, text: &str) -> Result<String, ApiError> {
+        let cache = self.resolver.cache();
+        let is_pinned = |name: &String| cache.pins_of(name).is_some();
+        // As it was written down, even if it would be called otherwise by now.
+        let as_given = Some(text.to_owned()).filter(is_pinned);
+        if let Some(name) = as_given {
+            return Ok(name);
+        }
+        let images = self.images(text)?;
+        let mut names = images.iter().map(Image::to_string);
+        names.find(is_pinned).ok_or_else(not_pinned)
+    }
+
+    fn pins(&self, uri: &Uri) -> Result<Response<Body>, ApiError> {
+        let cache = self.resolver.cache();
+        let Ok(text) = named(uri) else {
+            return Ok(list(&cache.pins()));
+        };
+        let name = self.pinned(&text)?;
+        let pins = cache.pins_of(&name).ok_or_else(not_pinned)?;
+        Ok(list(&pins))
+    }
+
     async fn pin(&self, image: &Image) -> Result<Response<Body>, ApiError> {
         let parts = self.parts(image).await?;
-        let (cache, pinned) = (self.resolver.cache().clone(), parts.clone());
-        let pinning =
-            spawn_blocking(move || pinned.into_iter().try_for_each(|digest| cache.pin(digest)));
-        match pinning.await {
+        let (name, pinned) = (image.to_string(), parts.clone());
+        let cache = self.resolver.cache().clone();
+        match spawn_blocking(move || cache.pin(name, pinned)).await {
             Ok(Ok(())) => Ok(list(&parts)),
             Ok(Err(error)) => Err(ApiError::new(ErrorCode::InsufficientStorage)
                 .with_message("too many pins")
@@ -145,16 +167,14 @@ impl Operations {
         }
     }
 
-    async fn unpin(&self, image: &Image) -> Result<Response<Body>, ApiError> {
-        let parts = self.parts(image).await?;
-        let (cache, unpinned) = (self.resolver.cache().clone(), parts.clone());
-        let unpinning = spawn_blocking(move || {
-            for digest in &unpinned {
-                cache.unpin(digest);
-            }
-        });
-        unpinning.await.ok();
-        Ok(list(&parts))
+    async fn unpin(&self, text: &str) -> Result<Response<Body>, ApiError> {
+        let name = self.pinned(text)?;
+        let cache = self.resolver.cache().clone();
+        let released = spawn_blocking(move || cache.unpin(&name)).await;
+        let released = released
+            .map_err(|error| ApiError::new(ErrorCode::Internal).with_source(error))?
+            .ok_or_else(not_pinned)?;
+        Ok(list(&released))
     }
 
     async fn freeze(&self, is_frozen: bool) -> Result<Response<Body>, ApiError> {
@@ -196,9 +216,37 @@ impl Operations {
     }
 }
 
-fn list<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> Response<Body> {
-    let digests = digests.into_iter().map(|digest| format!("\"{digest}\""));
-    json(format!("[{}]", digests.collect::<Vec<_>>().join(",")))
+// === impl Image ===
+
+impl Display for Image {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { repo, reference } = self;
+        match reference {
+            Reference::Tag(tag) => write!(f, "{repo}:{tag}"),
+            Reference::Digest(digest) => write!(f, "{repo}@{digest}"),
+        }
+    }
+}
+
+/// Returns the name of the image that a request is about.
+fn named(uri: &Uri) -> Result<String, ApiError> {
+    let query = uri.query().unwrap_or_default().as_bytes();
+    let mut parameters = form_urlencoded::parse(query);
+    let image = parameters.find(|(key, _)| key == "image");
+    let (_, text) = image.ok_or_else(|| {
+        ApiError::new(ErrorCode::BadRequest).with_message("which ?image= is it about")
+    })?;
+    Ok(text.into_owned())
+}
+
+fn not_pinned() -> ApiError {
+    ApiError::new(ErrorCode::NotFound).with_message("nothing is pinned by this name")
+}
+
+/// Answers with digests or names, in which nothing needs escaping.
+fn list<'a, T: Display + 'a>(texts: impl IntoIterator<Item = &'a T>) -> Response<Body> {
+    let texts = texts.into_iter().map(|text| format!("\"{text}\""));
+    json(format!("[{}]", texts.collect::<Vec<_>>().join(",")))
 }
 
 fn json(text: String) -> Response<Body> {

@@ -286,8 +286,10 @@ fn replay(path: &Path, generation: u64, table: &mut Table) -> io::Result<()> {
             Change::Removed(digest) => {
                 table.remove(&digest);
             }
-            Change::Pinned(digest) => table.pin(digest).unwrap_or_default(),
-            Change::Unpinned(digest) => table.unpin(&digest),
+            Change::Pinned { image, digests } => table.pin(image, digests).unwrap_or_default(),
+            Change::Unpinned(image) => {
+                table.unpin(&image);
+            }
         }
     }
     Ok(())
@@ -312,7 +314,7 @@ impl Journal {
         if self.file.is_none() {
             self.begin(directory)?;
         }
-        let mut records = Vec::with_capacity(changes.len() * record::CHANGE_BYTES_MAX);
+        let mut records = Vec::with_capacity(changes.len() * record::CHANGE_BYTES);
         for change in changes {
             change.write(self.generation, &mut records);
         }

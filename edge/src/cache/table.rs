@@ -16,16 +16,18 @@
 //! Why not a policy behind a trait: there is one.
 
 mod ghosts;
+mod pins;
 mod reuse;
 mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use outport_core::oci::digest::Digest;
 
 pub use ghosts::Ghost;
+pub use pins::{PINS_MAX, Pins, TooManyPins};
 pub use slots::{Entry, Home, Trust};
 
 use ghosts::Ghosts;
@@ -44,7 +46,7 @@ pub struct Table {
     ghosts: Ghosts,
     reuse: Reuse,
     /// What must stay, whether it is here or not.
-    pins: HashSet<Digest>,
+    pins: Pins,
     /// How many uses there were.
     clock: u64,
     /// How many uses until it is learnt again.
@@ -63,14 +65,6 @@ pub enum Admission {
     /// It is larger than the whole cache, or than what pins leave of it: do not keep it.
     TooLarge,
 }
-
-/// There are as many pins as there may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{PINS_MAX} blobs are pinned, which is the most there may be")]
-pub struct TooManyPins;
-
-/// How many blobs may be pinned.
-pub const PINS_MAX: usize = 10_000;
 
 /// Among how many the least promising is looked for: it is then one of the worst 3% nearly always.
 const SAMPLE: usize = 64;
@@ -118,7 +112,7 @@ impl Table {
             slots: Slots::default(),
             ghosts: Ghosts::default(),
             reuse: Reuse::new(),
-            pins: HashSet::new(),
+            pins: Pins::default(),
             clock: 0,
             learn_in: LEARN_AFTER_MIN,
             random: 0x9e37_79b9_7f4a_7c15,
@@ -247,35 +241,38 @@ impl Table {
         Some(entry.size)
     }
 
-    /// Keeps a blob, which may still have to come, from being evicted.
-    pub fn pin(&mut self, digest: Digest) -> Result<(), TooManyPins> {
-        if self.pins.len() >= PINS_MAX && !self.pins.contains(&digest) {
-            return Err(TooManyPins);
-        }
-        self.pins.insert(digest);
-        if let Some(entry) = self.slots.get_mut(&digest)
-            && !entry.is_pinned
-        {
-            entry.is_pinned = true;
-            self.pinned_bytes += entry.size;
-        }
+    /// Keeps what an image is made of, which may still have to come, from being evicted, and of what it pinned before only that.
+    pub fn pin(&mut self, image: String, digests: BTreeSet<Digest>) -> Result<(), TooManyPins> {
+        let mut changed = digests.clone();
+        changed.append(&mut self.pins.set(image, digests)?);
+        self.follow_pins(&changed);
         Ok(())
     }
 
-    /// Lets a blob be evicted again.
-    pub fn unpin(&mut self, digest: &Digest) {
-        self.pins.remove(digest);
-        if let Some(entry) = self.slots.get_mut(digest)
-            && entry.is_pinned
-        {
-            entry.is_pinned = false;
-            self.pinned_bytes -= entry.size;
-        }
+    /// Lets what an image pinned be evicted again, unless another pins it too; returns it, or none when it is not pinned.
+    pub fn unpin(&mut self, image: &str) -> Option<BTreeSet<Digest>> {
+        let released = self.pins.release(image)?;
+        self.follow_pins(&released);
+        Some(released)
     }
 
     /// Returns what is pinned.
-    pub const fn pins(&self) -> &HashSet<Digest> {
+    pub const fn pins(&self) -> &Pins {
         &self.pins
+    }
+
+    /// Brings entries whose pins have changed up to date.
+    fn follow_pins(&mut self, digests: &BTreeSet<Digest>) {
+        for digest in digests {
+            let is_pinned = self.pins.contains(digest);
+            if let Some(entry) = self.slots.get_mut(digest)
+                && entry.is_pinned != is_pinned
+            {
+                entry.is_pinned = is_pinned;
+                self.pinned_bytes -= if is_pinned { 0 } else { entry.size };
+                self.pinned_bytes += if is_pinned { entry.size } else { 0 };
+            }
+        }
     }
 
     /// Trusts the bytes of a blob.

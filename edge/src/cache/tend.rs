@@ -46,12 +46,13 @@ impl Cache {
         self.0.table.lock().mark_verified(digest);
     }
 
-    /// Keeps a blob, which may still have to come, from being evicted; after a restart too. Blocks.
-    pub fn pin(&self, digest: Digest) -> Result<(), TooManyPins> {
+    /// Keeps what an image is made of, which may still have to come, from being evicted, and of what it pinned before only
+    /// that; after a restart too. Pins nothing when that would be too much. Blocks.
+    pub fn pin(&self, image: String, digests: BTreeSet<Digest>) -> Result<(), TooManyPins> {
         {
             let mut table = self.0.table.lock();
-            table.pin(digest)?;
-            self.0.index.note(Change::Pinned(digest));
+            table.pin(image.clone(), digests.clone())?;
+            self.0.index.note(Change::Pinned { image, digests });
         }
         self.0.index.flush();
         Ok(())
@@ -59,17 +60,31 @@ impl Cache {
 
     /// Returns what is pinned.
     pub fn pins(&self) -> BTreeSet<Digest> {
-        self.0.table.lock().pins().iter().copied().collect()
+        self.0.table.lock().pins().digests().copied().collect()
     }
 
-    /// Lets a blob be evicted again. Blocks.
-    pub fn unpin(&self, digest: &Digest) {
-        {
+    /// Returns what an image pins, or none when it is not pinned.
+    pub fn pins_of(&self, image: &str) -> Option<BTreeSet<Digest>> {
+        self.0.table.lock().pins().images().get(image).cloned()
+    }
+
+    /// Returns the images that pin anything.
+    pub fn pinned_images(&self) -> Vec<String> {
+        let table = self.0.table.lock();
+        table.pins().images().keys().cloned().collect()
+    }
+
+    /// Lets what an image pinned be evicted again, unless another pins it too; returns it, or none when it is not pinned.
+    /// Blocks.
+    pub fn unpin(&self, image: &str) -> Option<BTreeSet<Digest>> {
+        let released = {
             let mut table = self.0.table.lock();
-            table.unpin(digest);
-            self.0.index.note(Change::Unpinned(*digest));
-        }
+            let released = table.unpin(image)?;
+            self.0.index.note(Change::Unpinned(image.to_owned()));
+            released
+        };
         self.0.index.flush();
+        Some(released)
     }
 
     async fn snapshot(self, ending: Ending) {

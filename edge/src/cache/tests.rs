@@ -156,7 +156,7 @@ async fn a_smaller_capacity_holds_from_the_start() {
     let root = TempDir::new().unwrap();
     let cache = open(&root, 1_000);
     (0..10).for_each(|number| publish(&cache, number));
-    cache.pin(digest(2)).unwrap();
+    cache.pin("a:1".to_owned(), [digest(2)].into()).unwrap();
     cache.close().await;
     let cache = open(&root, 300);
     assert_eq!(cache.0.table.lock().len(), 3);

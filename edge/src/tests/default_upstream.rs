@@ -216,3 +216,20 @@ async fn what_is_pushed_is_hosted_from_then_on() {
     assert_eq!(rig.edge.get(tag).await.body, Some(own));
     rig.edge.stop().await;
 }
+
+#[tokio::test]
+async fn what_was_pinned_without_the_upstream_s_name_is_let_go_without_asking() {
+    let rig = Rig::new().await;
+    rig.upstream.put_manifest("app", "1", &manifest("a"));
+    let path = "/pins?image=app:1";
+    assert_eq!(rig.edge.operate(Method::POST, path).await.status, 200);
+    let images = rig.edge.operate(Method::GET, "/pins/images").await;
+    assert_eq!(images.body.unwrap(), "[\"hub/app:1\"]");
+    let asked = (rig.origin.seen_all(), rig.upstream.seen("/").len());
+    assert_eq!(rig.edge.operate(Method::DELETE, path).await.status, 200);
+    assert_eq!(rig.edge.operate(Method::DELETE, path).await.status, 404);
+    let left = rig.edge.operate(Method::GET, "/pins").await;
+    assert_eq!(left.body.unwrap(), "[]");
+    assert_eq!((rig.origin.seen_all(), rig.upstream.seen("/").len()), asked);
+    rig.edge.stop().await;
+}

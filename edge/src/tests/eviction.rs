@@ -125,10 +125,9 @@ async fn a_pin_holds_and_outlives_the_process() {
     let rig = Rig::with(&["cache.capacity=200KB"]).await;
     let pinned = put_all(&rig.origin, 0..2, 20_000);
     pull_all(&rig.edge, &pinned[..1]).await;
-    for blob in &pinned {
-        // Also one that has to come yet.
-        rig.edge.cache.pin(sha256(blob)).unwrap();
-    }
+    // Also one that has to come yet.
+    let digests = pinned.iter().map(|blob| sha256(blob)).collect();
+    rig.edge.cache.pin("a:1".to_owned(), digests).unwrap();
     pull_all(&rig.edge, &pinned[1..]).await;
     let others = put_all(&rig.origin, 100..140, 20_000);
     pull_all(&rig.edge, &others).await;
@@ -139,8 +138,7 @@ async fn a_pin_holds_and_outlives_the_process() {
     let edge = RunningEdge::start(rig.cache.path(), rig.origin.address, &set).await;
     pull_all(&edge, &others).await;
     assert_eq!(pull_all(&edge, &pinned).await, 2);
-    edge.cache.unpin(&sha256(&pinned[0]));
-    edge.cache.unpin(&sha256(&pinned[1]));
+    assert!(edge.cache.unpin("a:1").is_some());
     let larger = put_all(&rig.origin, 200..201, 190_000);
     pull_all(&edge, &larger).await;
     assert_eq!(pull_all(&edge, &pinned).await, 0);

@@ -5,9 +5,13 @@ use http::Method;
 use tempfile::TempDir;
 
 use super::upstreams::scripted::ScriptedUpstream;
-use super::{Rig, RunningEdge, blob_path, content, sha256};
+use super::{Answer, Rig, RunningEdge, blob_path, content, sha256};
 
 fn image(config: &Bytes, layer: &Bytes) -> Bytes {
+    image_of(config, [layer])
+}
+
+fn image_of<'a>(config: &Bytes, layers: impl IntoIterator<Item = &'a Bytes>) -> Bytes {
     let descriptor = |blob: &Bytes| {
         format!(
             r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{}","size":{}}}"#,
@@ -15,9 +19,10 @@ fn image(config: &Bytes, layer: &Bytes) -> Bytes {
             blob.len()
         )
     };
-    let (config, layer) = (descriptor(config), descriptor(layer));
+    let layers: Vec<_> = layers.into_iter().map(descriptor).collect();
+    let (config, layers) = (descriptor(config), layers.join(","));
     format!(
-        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{config},"layers":[{layer}]}}"#
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{config},"layers":[{layers}]}}"#
     )
     .into()
 }
@@ -69,6 +74,123 @@ async fn a_pinned_image_stays() {
         "[]"
     );
     rig.edge.stop().await;
+}
+
+/// What is answered with: a list.
+fn listed(answer: Answer) -> Vec<String> {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    serde_json::from_slice(&answer.body.unwrap()).unwrap()
+}
+
+/// Returns the digests of these, in their order.
+fn digests<const N: usize>(contents: [&Bytes; N]) -> Vec<String> {
+    let mut digests = contents.map(|content| sha256(content).to_string());
+    digests.sort();
+    digests.to_vec()
+}
+
+impl RunningEdge {
+    async fn pins(&self, method: Method, image: &str) -> Answer {
+        self.operate(method, &format!("/pins?image={image}")).await
+    }
+
+    async fn all_pins(&self) -> Vec<String> {
+        listed(self.operate(Method::GET, "/pins").await)
+    }
+}
+
+#[tokio::test]
+async fn what_images_share_stays_pinned() {
+    let rig = Rig::new().await;
+    let [config, base, top] = [1, 2, 3].map(|seed| content(1000, seed));
+    let (one, other) = (image(&config, &base), image_of(&config, [&base, &top]));
+    rig.origin.put_manifest("team/one", "latest", &one);
+    rig.origin.put_manifest("team/other", "1", &other);
+    let edge = &rig.edge;
+    listed(edge.pins(Method::POST, "team/one").await);
+    listed(edge.pins(Method::POST, "team/other:1").await);
+    let images = listed(edge.operate(Method::GET, "/pins/images").await);
+    assert_eq!(images, ["team/one:latest", "team/other:1"]);
+    let of_one = digests([&config, &base, &one]);
+    let pins = edge.pins(Method::GET, "team/one:latest").await;
+    assert_eq!(listed(pins), of_one);
+    let released = edge.pins(Method::DELETE, "team/one").await;
+    assert_eq!(listed(released), of_one);
+    let left = digests([&config, &base, &top, &other]);
+    assert_eq!(edge.all_pins().await, left);
+    for method in [Method::GET, Method::DELETE] {
+        // By another name it was never pinned.
+        for image in ["team/one", &format!("team/other@{}", sha256(&other))] {
+            let answer = edge.pins(method.clone(), image).await;
+            assert_eq!(answer.status, 404, "{method} {image}");
+            assert!(answer.body.unwrap().starts_with(b"{\"errors\":["));
+        }
+    }
+    assert_eq!(edge.all_pins().await, left);
+    listed(edge.pins(Method::DELETE, "team/other:1").await);
+    assert_eq!(edge.all_pins().await, [""; 0]);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_pin_is_let_go_when_its_tag_has_moved_and_its_image_is_gone() {
+    let rig = Rig::new().await;
+    let [config, layer] = [1, 2].map(|seed| content(1000, seed));
+    let (old, new) = (image(&config, &layer), image(&layer, &config));
+    rig.origin.put_manifest("a", "1", &old);
+    listed(rig.edge.pins(Method::POST, "a:1").await);
+    rig.origin.put_manifest("a", "1", &new);
+    let pinned = digests([&config, &layer, &old]);
+    assert_eq!(rig.edge.all_pins().await, pinned);
+    // To pin it anew is to pin what it is now.
+    listed(rig.edge.pins(Method::POST, "a:1").await);
+    assert_eq!(rig.edge.all_pins().await, digests([&config, &layer, &new]));
+    let path = format!("/v2/a/manifests/{}", sha256(&new));
+    rig.edge.delete(&path).await;
+    rig.edge.delete("/v2/a/manifests/1").await;
+    assert_eq!(rig.edge.pins(Method::POST, "a:1").await.status, 404);
+    rig.edge.stop().await;
+    rig.origin.stop();
+
+    let edge = RunningEdge::start(rig.cache.path(), rig.origin.address, &[]).await;
+    listed(edge.pins(Method::DELETE, "a:1").await);
+    assert_eq!(edge.all_pins().await, [""; 0]);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_image_with_too_much_to_pin_pins_nothing() {
+    let rig = Rig::new().await;
+    let [config, layer] = [1, 2].map(|seed| content(1000, seed));
+    let layers: Vec<_> = (0..12_000_u32)
+        .map(|layer| layer.to_string().into())
+        .collect();
+    rig.origin.put_manifest("a", "1", &image(&config, &layer));
+    listed(rig.edge.pins(Method::POST, "a:1").await);
+    let before = rig.edge.all_pins().await;
+    let large = image_of(&config, &layers);
+    for tag in ["large", "1"] {
+        rig.origin.put_manifest("a", tag, &large);
+        let refused = rig.edge.pins(Method::POST, &format!("a:{tag}")).await;
+        assert_eq!(refused.status, 507);
+        assert_eq!(rig.edge.all_pins().await, before);
+    }
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_pinned_image_of_an_upstream_that_is_gone_is_let_go() {
+    let (upstream, cache) = (ScriptedUpstream::start().await, TempDir::new().unwrap());
+    upstream.put_manifest("org/app", "1", &manifest("a"));
+    let edge = hub(&cache, &upstream, "0s").await;
+    listed(edge.pins(Method::POST, "hub/org/app:1").await);
+    edge.stop().await;
+    let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    let edge = RunningEdge::start(cache.path(), nobody, &["origin.urls=[]"]).await;
+    assert_eq!(edge.all_pins().await, digests([&manifest("a")]));
+    listed(edge.pins(Method::DELETE, "hub/org/app:1").await);
+    assert_eq!(edge.all_pins().await, [""; 0]);
+    edge.stop().await;
 }
 
 async fn hub(cache: &TempDir, upstream: &ScriptedUpstream, fresh_for: &str) -> RunningEdge {
@@ -138,6 +260,11 @@ async fn what_operators_get_wrong_is_said() {
         (Method::POST, "/pins?image=A", 400),
         (Method::POST, "/pins?image=a@sha256:1", 400),
         (Method::POST, "/pins?image=none:1", 404),
+        (Method::DELETE, "/pins", 400),
+        (Method::DELETE, "/pins?image=A", 400),
+        (Method::DELETE, "/pins?image=none:1", 404),
+        (Method::GET, "/pins?image=none:1", 404),
+        (Method::POST, "/pins/images", 405),
         (Method::PUT, "/pins?image=a", 405),
         (Method::GET, "/purge?image=a", 405),
         (Method::GET, "/v2/", 404),

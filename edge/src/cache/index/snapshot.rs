@@ -4,15 +4,16 @@
 //! are; then records, each after a byte that says what it is; at the end the SHA-256 of all before. A table is written in
 //! pieces, so that it can be used meanwhile: what changes is in the journal, and an entry may be there twice.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write as _};
 
-use outport_core::oci::digest::{Algorithm, Hasher};
+use outport_core::oci::digest::{Algorithm, Digest, Hasher};
 use parking_lot::Mutex;
 
 use super::record::{
-    invalid, read_array, read_digest, read_entry, read_ghost, read_u64, write_digest, write_entry,
-    write_ghost,
+    invalid, read_array, read_blob_pin, read_entry, read_ghost, read_pins, read_u64, write_entry,
+    write_ghost, write_pins,
 };
 use crate::cache::table::Table;
 
@@ -38,8 +39,10 @@ const RESERVED_MAX: u64 = 4_000_000;
 const END: u8 = 0;
 const ENTRY: u8 = 1;
 const GHOST: u8 = 2;
-const PIN: u8 = 3;
+/// A pin of a blob for no image, as they were written once.
+const BLOB_PIN: u8 = 3;
 const LEARNT: u8 = 4;
+const PINS: u8 = 5;
 
 /// A file that is hashed while it is written.
 struct Hashed {
@@ -69,9 +72,9 @@ pub(super) fn write(
             piece.push(LEARNT);
             piece.extend_from_slice(&learnt.to_le_bytes());
         }
-        for pin in table.pins() {
-            piece.push(PIN);
-            write_digest(pin, &mut piece);
+        for (image, digests) in table.pins().images() {
+            piece.push(PINS);
+            write_pins(image, digests, &mut piece);
         }
         table.ghost_count()
     };
@@ -138,13 +141,18 @@ pub(super) fn read(mut file: File, generation: u64, capacity: u64) -> io::Result
             [ENTRY] => table.restore(read_entry(&mut from)?),
             [GHOST] => table.restore_ghost(read_ghost(&mut from)?),
             [LEARNT] => learnt.push(f32::from_le_bytes(read_array(&mut from)?)),
-            // More than there may be are of no use to anybody.
-            [PIN] => table.pin(read_digest(&mut from)?).unwrap_or_default(),
+            [PINS] => restore_pins(&mut table, read_pins(&mut from)?),
+            [BLOB_PIN] => restore_pins(&mut table, read_blob_pin(&mut from)?),
             _ => return Err(invalid("no such record")),
         }
     }
     table.restore_learnt(learnt);
     Ok((table, ending))
+}
+
+/// Takes back what an image pins; more than there may be are of no use to anybody.
+fn restore_pins(table: &mut Table, (image, digests): (String, BTreeSet<Digest>)) {
+    table.pin(image, digests).unwrap_or_default();
 }
 
 /// Says whether a file is as it was written, and goes back to its front: only then is anything in it believed.

@@ -1,4 +1,5 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 
 use outport_core::oci::digest::{Algorithm, Digest};
 use tempfile::TempDir;
@@ -64,9 +65,18 @@ impl Rig {
         }
     }
 
-    fn pin(&self, number: u32) {
-        self.table.lock().pin(digest(number)).unwrap();
-        self.index.note(Change::Pinned(digest(number)));
+    fn pin(&self, image: &str, numbers: Range<u32>) {
+        let digests: BTreeSet<_> = numbers.map(digest).collect();
+        let image = image.to_owned();
+        let pinning = self.table.lock().pin(image.clone(), digests.clone());
+        pinning.unwrap();
+        self.index.note(Change::Pinned { image, digests });
+        self.index.flush();
+    }
+
+    fn unpin(&self, image: &str) {
+        self.table.lock().unpin(image).unwrap();
+        self.index.note(Change::Unpinned(image.to_owned()));
         self.index.flush();
     }
 
@@ -107,7 +117,7 @@ fn busy() -> Rig {
             rig.pull(1_000 + 100 * round + number, 3);
         }
     }
-    rig.pin(7);
+    rig.pin("a:1", 7..9);
     rig
 }
 
@@ -170,6 +180,57 @@ fn a_bad_end_keeps_what_is_here_and_trusts_nothing() {
         .filter(|entry| entry.trust == Trust::Verified)
         .count();
     assert_eq!(trusted, 1);
+}
+
+/// However the process ends, and whatever of it is in a snapshot and what in a journal.
+#[test]
+fn what_images_pin_outlives_the_process() {
+    let mut rig = busy();
+    rig.pin("b:1", 7..8);
+    rig.pin("b:1", 8..20);
+    rig.pin("c:1", 0..1);
+    rig.unpin("c:1");
+    let pinned = rig.table.lock().pins().images().clone();
+    assert_eq!(pinned.len(), 2);
+    for _ in 0..2 {
+        rig.index.snapshot(&rig.table, Ending::Unclean);
+        rig.pin("d:1", 30..33);
+        rig = rig.kill();
+        rig.unpin("d:1");
+        rig = rig.kill();
+        assert_eq!(*rig.table.lock().pins().images(), pinned);
+        rig = rig.close();
+        assert_eq!(*rig.table.lock().pins().images(), pinned);
+    }
+}
+
+/// What was pinned before images were remembered is that of images that are called by the digest.
+#[test]
+fn a_snapshot_of_before_is_read() {
+    let rig = busy().close();
+    rig.unpin("a:1");
+    rig.index.snapshot(&rig.table, Ending::Clean);
+    let path = snapshot_path(
+        rig.root.path(),
+        Files::list(rig.root.path()).unwrap().snapshots[0],
+    );
+    let mut content = fs::read(&path).unwrap();
+    content.truncate(content.len() - 33);
+    for number in [7, 8] {
+        content.push(3);
+        record::write_digest(&digest(number), &mut content);
+    }
+    content.push(0);
+    let sum = Algorithm::Sha256.digest(&content);
+    content.extend_from_slice(sum.output());
+    fs::write(&path, content).unwrap();
+    let rig = rig.kill();
+    assert_eq!(rig.standing, Standing::Clean);
+    let images: HashSet<_> = rig.table.lock().pins().images().keys().cloned().collect();
+    let named = [7, 8].map(|number| digest(number).to_string());
+    assert_eq!(images, HashSet::from(named));
+    rig.unpin(&digest(7).to_string());
+    assert!(!rig.kill().table.lock().pins().contains(&digest(7)));
 }
 
 #[test]

@@ -3,6 +3,7 @@ use std::collections::{HashMap, HashSet};
 use outport_core::oci::digest::Algorithm;
 use proptest::prelude::*;
 
+use super::pins::PINS_OF_IMAGES_MAX;
 use super::*;
 
 fn digest(number: u32) -> Digest {
@@ -119,12 +120,29 @@ fn what_a_sibling_keeps_goes_first() {
     assert!(of_siblings.count() >= 4, "{evicted:?}");
 }
 
+/// Pins a blob for an image of its own.
+fn pin(table: &mut Table, number: u32) {
+    pin_image(table, &number.to_string(), [number]).unwrap();
+}
+
+fn pin_image<const N: usize>(
+    table: &mut Table,
+    image: &str,
+    numbers: [u32; N],
+) -> Result<(), TooManyPins> {
+    table.pin(image.to_owned(), numbers.map(digest).into())
+}
+
+fn unpin(table: &mut Table, number: u32) {
+    table.unpin(&number.to_string()).unwrap();
+}
+
 #[test]
 fn a_pin_holds_for_what_is_here_and_what_will_be() {
     let mut table = Table::new(10);
     admit(&mut table, 0, 4);
-    table.pin(digest(0)).unwrap();
-    table.pin(digest(1)).unwrap();
+    pin(&mut table, 0);
+    pin(&mut table, 1);
     admit(&mut table, 1, 4);
     for number in 2..100 {
         admit(&mut table, number, 2);
@@ -132,7 +150,7 @@ fn a_pin_holds_for_what_is_here_and_what_will_be() {
     assert_eq!(table.size(&digest(0)), Some(4));
     assert_eq!(table.size(&digest(1)), Some(4));
     assert_eq!(table.make_room(3), Admission::TooLarge);
-    table.unpin(&digest(0));
+    unpin(&mut table, 0);
     admit(&mut table, 200, 6);
     assert_eq!(table.size(&digest(0)), None);
     assert_eq!(table.remove(&digest(1)), Some(4));
@@ -145,22 +163,61 @@ fn a_pin_holds_for_what_is_here_and_what_will_be() {
 }
 
 #[test]
+fn what_images_share_is_pinned_as_long_as_one_of_them_is() {
+    let mut table = Table::new(10);
+    pin_image(&mut table, "a", [0, 1]).unwrap();
+    admit(&mut table, 0, 3);
+    pin_image(&mut table, "b", [0, 2]).unwrap();
+    assert_eq!(table.unpin("a"), Some([0, 1].map(digest).into()));
+    assert_eq!(table.unpin("a"), None);
+    assert_eq!(table.make_room(8), Admission::TooLarge);
+    // What it was made of before is let go.
+    pin_image(&mut table, "b", [2, 3]).unwrap();
+    admit(&mut table, 1, 8);
+    assert_eq!(table.size(&digest(0)), None);
+    let pinned: HashSet<_> = table.pins().digests().copied().collect();
+    assert_eq!(pinned, [2, 3].map(digest).into());
+}
+
+#[test]
 fn the_number_of_pins_is_bounded() {
     let mut table = Table::new(10);
     for number in 0..u32::try_from(PINS_MAX).unwrap() {
-        table.pin(digest(number)).unwrap();
+        pin(&mut table, number);
     }
-    assert_eq!(table.pin(digest(u32::MAX)), Err(TooManyPins));
-    table.pin(digest(7)).unwrap();
-    table.unpin(&digest(7));
-    table.pin(digest(u32::MAX)).unwrap();
+    let before = table.pins().images().clone();
+    for image in ["7", "other"] {
+        let refused = pin_image(&mut table, image, [6, u32::MAX, u32::MAX - 1]);
+        assert_eq!(refused, Err(TooManyPins));
+        assert_eq!(*table.pins().images(), before);
+        assert!(!table.pins().contains(&digest(u32::MAX)));
+    }
+    // In the place of what it pinned, or with what is pinned.
+    pin_image(&mut table, "7", [u32::MAX]).unwrap();
+    pin_image(&mut table, "other", [1, 2, u32::MAX]).unwrap();
+    assert_eq!(pin_image(&mut table, "8", [7, 8]), Err(TooManyPins));
+    unpin(&mut table, 9);
+    pin_image(&mut table, "8", [7, 8]).unwrap();
+}
+
+#[test]
+fn the_number_of_pins_of_all_images_is_bounded() {
+    let mut table = Table::new(10);
+    let many: BTreeSet<_> = (0..u32::try_from(PINS_MAX).unwrap()).map(digest).collect();
+    for image in 0..PINS_OF_IMAGES_MAX / PINS_MAX {
+        table.pin(image.to_string(), many.clone()).unwrap();
+    }
+    table.pin("0".to_owned(), many).unwrap();
+    assert_eq!(pin_image(&mut table, "other", [0]), Err(TooManyPins));
+    unpin(&mut table, 3);
+    pin_image(&mut table, "other", [0]).unwrap();
 }
 
 #[test]
 fn one_that_is_not_pinned_is_found_among_very_many_that_are() {
     let mut table = Table::new(2_001);
     for number in 0..2_000 {
-        table.pin(digest(number)).unwrap();
+        pin(&mut table, number);
         admit(&mut table, number, 1);
     }
     admit(&mut table, 5_000, 1);
@@ -173,9 +230,11 @@ proptest! {
     fn keeps_its_invariants(steps in proptest::collection::vec((0..8_u8, 0..40_u32, 0..60_u64), 0..400)) {
         let mut table = Table::new(100);
         let mut here: HashMap<Digest, u64> = HashMap::new();
-        let mut pinned: HashSet<Digest> = HashSet::new();
+        let mut images: HashMap<String, BTreeSet<Digest>> = HashMap::new();
         for (step, number, size) in steps {
-            let digest = digest(number);
+            let pinned: HashSet<Digest> = images.values().flatten().copied().collect();
+            let image = (size / 2 % 4).to_string();
+            let (digest, other) = (digest(number), digest(number + 1));
             match step {
                 0..=3 => {
                     let home = if size % 2 == 0 { Home::Here } else { Home::Sibling };
@@ -204,13 +263,10 @@ proptest! {
                 }
                 4 | 5 => prop_assert_eq!(table.touch(&digest).map(|(size, _)| size), here.get(&digest).copied()),
                 6 if size % 2 == 0 => {
-                    table.pin(digest).unwrap();
-                    pinned.insert(digest);
+                    table.pin(image.clone(), [digest, other].into()).unwrap();
+                    images.insert(image, [digest, other].into());
                 }
-                6 => {
-                    table.unpin(&digest);
-                    pinned.remove(&digest);
-                }
+                6 => prop_assert_eq!(table.unpin(&image), images.remove(&image)),
                 _ => prop_assert_eq!(table.remove(&digest), here.remove(&digest)),
             }
             let sum: u64 = here.values().sum();
@@ -229,7 +285,7 @@ fn a_disk_that_is_smaller_than_the_capacity_is_relieved() {
     for number in 0..5 {
         table.admit(digest(number), 10, Home::Here);
     }
-    table.pin(digest(0)).unwrap();
+    pin(&mut table, 0);
     assert_eq!(table.relieve(15).len(), 2);
     assert_eq!(table.bytes(), 30);
     assert_eq!(table.relieve(1000).len(), 2);
