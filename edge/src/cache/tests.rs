@@ -216,7 +216,7 @@ async fn nothing_goes_for_what_has_no_place_anyway() {
     let root = TempDir::new().unwrap();
     let cache = open(&root, 10_000);
     (0..5).for_each(|number| publish(&cache, number));
-    cache.pin(digest(0)).unwrap();
+    cache.pin("a:1".to_owned(), [digest(0)].into()).unwrap();
     // More than the cache may have, than it has, and than may go of that.
     for missing in [u64::MAX, 501, 401] {
         assert!(!cache.relieve(missing));

@@ -188,7 +188,7 @@ impl Fill<'_> {
             if is_sound {
                 cache.vouch(&digest, &blob);
             } else {
-                cache.condemn(&digest);
+                cache.condemn_file(&digest, &blob);
             }
             outcome.map(|()| is_sound)
         });

@@ -212,7 +212,7 @@ fn next(link: &str) -> Option<String> {
     // What is in brackets may have commas in it (RFC 8288 section 3).
     let (_, rest) = link.split_once('<')?;
     let (target, rest) = rest.split_once('>')?;
-    let (parameters, others) = rest.split_once(",").unwrap_or((rest, ""));
+    let (parameters, others) = rest.split_once(',').unwrap_or((rest, ""));
     if !parameters.split(';').any(is_next) {
         return next(others);
     }

@@ -40,20 +40,20 @@ impl Resolver {
             return answer;
         }
         let (since, links) = (Instant::now(), self.names.moment_of_links(repo));
-        let (mut held, mut asked) = (None, None);
+        let mut asked = None;
         if let Some((tag, policy)) = policy {
             let moment = self.names.moment_of_tag(repo, tag);
-            let known = self.names.tag(repo, tag).await;
-            if let Some(pointed) = &known {
-                held = self.local(repo, &pointed.digest).await;
-            }
             asked = Some(AskedTag {
                 tag,
                 policy,
                 moment,
-                known,
+                known: self.names.tag(repo, tag).await,
             });
         }
+        let held = match asked.and_then(|asked| asked.known) {
+            Some(known) => self.local(repo, &known.digest).await,
+            None => None,
+        };
         let held_digest = held.as_ref().map(|manifest| manifest.digest);
         let registry = self.registries.of(repo);
         let answer = registry
@@ -83,29 +83,27 @@ impl Resolver {
             return Ok(Resolved::at(manifest, Served::Stale, last));
         }
         if let Some(asked) = asked {
-            let is_frozen = self.asked_tag(repo, reference);
-            let is_frozen = is_frozen.is_some_and(|(_, policy)| policy.good == Good::Forever);
-            if let Some(known) = asked.known
-                && is_frozen
-                && known.digest != manifest.digest
-            {
-                // Since it was asked for.
+            if let Some(known) = self.frozen_since(repo, asked, &manifest) {
                 let kept = self.local(repo, &known.digest).await;
                 let kept = kept.ok_or(OriginError::Nonsense("a tag that was frozen has moved"))?;
                 return Ok(Resolved::at(kept, Served::Hit, known));
             }
             self.learn_tag(repo, asked, (&manifest, standing), since);
         }
-        let is_fresh = standing == Standing::default();
-        Ok(Resolved {
-            manifest,
-            served: if standing.is_stale {
-                Served::Stale
-            } else {
-                served
-            },
-            age: (!is_fresh).then_some(standing.age),
-        })
+        Ok(Resolved::standing(manifest, served, standing))
+    }
+
+    /// Returns where a tag pointed that was frozen since it was asked for, if it has moved.
+    fn frozen_since(
+        &self,
+        repo: &RepoName,
+        asked: AskedTag<'_>,
+        manifest: &Manifest,
+    ) -> Option<Pointed> {
+        let is_frozen =
+            self.registries.frozen().is_set() && self.registries.upstream(repo).is_some();
+        let known = asked.known?;
+        (is_frozen && known.digest != manifest.digest).then_some(known)
     }
 
     /// Returns the manifest that a tag points at for good, which is not here, by its digest: where else the tag points now is
@@ -178,5 +176,23 @@ impl AskedTag<'_> {
     fn last(self) -> Option<Pointed> {
         let known = self.known?;
         self.policy.if_error.is_after(known.age()).then_some(known)
+    }
+}
+
+// === impl Resolved ===
+
+impl Resolved {
+    /// Returns a manifest that was asked for, as old as whoever was asked says.
+    fn standing(manifest: Manifest, served: Served, standing: Standing) -> Self {
+        let is_fresh = standing == Standing::default();
+        Self {
+            manifest,
+            served: if standing.is_stale {
+                Served::Stale
+            } else {
+                served
+            },
+            age: (!is_fresh).then_some(standing.age),
+        }
     }
 }

@@ -81,6 +81,20 @@ pub(in crate::tests) struct Seen {
 
 const TOKEN: &str = "Bearer t0ken";
 
+impl State {
+    /// Returns how late, and with what, something is answered.
+    fn told(&self, target: &str) -> (Option<Duration>, Option<Script>) {
+        let mut delays = self.delays.iter();
+        let mut scripts = self.scripts.iter();
+        let delay = delays.find(|(part, _)| target.contains(part));
+        let script = scripts.find(|(part, _)| target.contains(part));
+        (
+            delay.map(|(_, delay)| *delay),
+            script.map(|(_, script)| Arc::clone(script)),
+        )
+    }
+}
+
 impl Behaviour {
     /// All but the good one.
     pub(in crate::tests) const BAD: [Self; 13] = [
@@ -253,46 +267,13 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Body>) -> Response<Bo
         authorization,
         is_let_in,
     });
-    match behaviour {
-        Behaviour::Silent => std::future::pending().await,
-        Behaviour::NoToken(0) if is_token => std::future::pending().await,
-        Behaviour::NoToken(code) if is_token => return status(code),
-        Behaviour::NoToken(_) => return challenge(realm.as_deref().unwrap_or_default()),
-        Behaviour::Reset => {
-            let broken = futures_util::stream::iter([Err(std::io::Error::other("told to"))]);
-            return Response::new(Body::stream(broken));
-        }
-        Behaviour::Status(code) => {
-            let mut response = status(code);
-            let headers = response.headers_mut();
-            headers.insert(RETRY_AFTER, "7".parse().unwrap());
-            return response;
-        }
-        Behaviour::Sorry => {
-            let mut response = Response::new(Body::from("<html>sorry</html>"));
-            let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, "text/html".parse().unwrap());
-            headers.insert(CONTENT_LENGTH, 18.into());
-            return response;
-        }
-        Behaviour::Well => {}
+    if behaviour != Behaviour::Well {
+        return badly(behaviour, is_token, realm.as_deref()).await;
     }
     if is_token {
         return Response::new(Body::from(r#"{"token": "t0ken", "expires_in": 300}"#));
     }
-    let (delay, script) = {
-        let state = state.lock();
-        let mut delays = state.delays.iter();
-        let mut scripts = state.scripts.iter();
-        (
-            delays
-                .find(|(part, _)| target.contains(part))
-                .map(|(_, delay)| *delay),
-            scripts
-                .find(|(part, _)| target.contains(part))
-                .map(|(_, script)| Arc::clone(script)),
-        )
-    };
+    let (delay, script) = state.lock().told(&target);
     if let Some(delay) = delay {
         tokio::time::sleep(delay).await;
     }
@@ -315,6 +296,33 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Body>) -> Response<Bo
         going.await.ok();
     }
     answer
+}
+
+/// Answers as it should not.
+async fn badly(behaviour: Behaviour, is_token: bool, realm: Option<&str>) -> Response<Body> {
+    match behaviour {
+        Behaviour::NoToken(0) if is_token => std::future::pending().await,
+        Behaviour::NoToken(code) if is_token => status(code),
+        Behaviour::NoToken(_) => challenge(realm.unwrap_or_default()),
+        Behaviour::Reset => {
+            let broken = futures_util::stream::iter([Err(std::io::Error::other("told to"))]);
+            Response::new(Body::stream(broken))
+        }
+        Behaviour::Status(code) => {
+            let mut response = status(code);
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, "7".parse().unwrap());
+            response
+        }
+        Behaviour::Sorry => {
+            let mut response = Response::new(Body::from("<html>sorry</html>"));
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, "text/html".parse().unwrap());
+            headers.insert(CONTENT_LENGTH, 18.into());
+            response
+        }
+        Behaviour::Silent | Behaviour::Well => std::future::pending().await,
+    }
 }
 
 fn challenge(realm: &str) -> Response<Body> {
