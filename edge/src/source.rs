@@ -37,6 +37,7 @@ use outport_core::oci::route::Fetch;
 use outport_core::upstream::{Definition, Redirected, Upstream};
 use tokio::time::{Instant, timeout};
 
+use self::answer::behind;
 pub use self::answer::{IncomingBlob, Manifest, ManifestAnswer, Span, Standing};
 pub use self::error::{OriginError, Refusal};
 use self::freshness::Policy;
@@ -356,7 +357,7 @@ impl Origin {
         }
         let range = match &span {
             Span::From(0) => None,
-            Span::From(from) => Some(format!("bytes={from}-")),
+            Span::From(from) | Span::Rest(from) => Some(format!("bytes={from}-")),
             Span::Within(range) => Some(format!("bytes={}-{}", range.start, range.end - 1)),
         };
         if let Some(range) = range {
@@ -373,6 +374,7 @@ impl Origin {
                 Err(_) if self.definition().is_some() => self.size_by_range(&repo, digest).await?,
                 told => told?,
             },
+            (Span::Rest(_), StatusCode::OK) => content_length(response.headers())?,
             (_, StatusCode::PARTIAL_CONTENT) => partial_size(response.headers(), &span)?,
             _ => return Err(OriginError::Nonsense("neither the blob nor the part")),
         };
@@ -383,9 +385,14 @@ impl Origin {
         if size == 0 && digest.algorithm().digest(b"") != *digest {
             return Err(OriginError::Nonsense("an empty blob of another digest"));
         }
+        let is_whole = response.status() == StatusCode::OK;
+        let body = match &span {
+            Span::Rest(from) if is_whole => behind(response.into_body(), *from),
+            _ => response.into_body(),
+        };
         Ok(IncomingBlob {
             size,
-            body: response.into_body(),
+            body,
             round_trip: began.elapsed(),
         })
     }

@@ -1,8 +1,9 @@
 //! The client of another registry: of the origin for an edge, of an upstream.
 //!
 //! What: requests to one of several base URLs that are the same registry, tried in their order; those that were just
-//! found to fail come last. What is safe to repeat does not wait for one that is silent (`race`). Bodies stream both ways and always as they are: no encoding is asked for or undone, and no
-//! redirect is followed. Headers that are of one connection only are left out both ways.
+//! found to fail come last. What is safe to repeat does not wait for one that is silent (`race`). Bodies stream both ways and
+//! always as they are: no encoding is asked for or undone, and no redirect is followed. Headers that are of one connection
+//! only are left out both ways.
 //!
 //! Invariant: a request's body is handed to one URL only; a request is sent again, or to another URL beside, only when nothing
 //! of it was sent, or when it is safe to repeat and its body is untouched.

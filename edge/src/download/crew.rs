@@ -330,7 +330,11 @@ impl Crew<'_> {
 
     async fn ask(&self, range: &Range<u64>) -> Result<Body, Result<Fetched, Stopped>> {
         let size = self.writer.size();
-        let span = if range.end == size {
+        // Beside another connection, what is thrown away would come for nothing.
+        let is_alone = self.schedule.lock().claims() == 1;
+        let span = if range.end == size && is_alone {
+            Span::Rest(range.start)
+        } else if range.end == size {
             Span::From(range.start)
         } else {
             Span::Within(range.clone())

@@ -1,9 +1,11 @@
 //! What an origin, a sibling or an upstream answers.
 
+use std::future::ready;
 use std::ops::Range;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
+use futures_util::TryStreamExt as _;
 use http::header::{AGE, WARNING};
 use http::{HeaderMap, HeaderValue};
 use outport_core::body::Body;
@@ -54,8 +56,21 @@ pub struct IncomingBlob {
 pub enum Span {
     /// From here to its end.
     From(u64),
+    /// The same, of a source that may know no ranges: what lies before it is thrown away then.
+    Rest(u64),
     /// These.
     Within(Range<u64>),
+}
+
+/// Returns what a body has behind so many bytes.
+pub(super) fn behind(body: Body, skipped: u64) -> Body {
+    let mut left = skipped;
+    Body::stream(body.into_stream().try_filter_map(move |mut bytes| {
+        let cut = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        left -= cut as u64;
+        bytes.advance(cut);
+        ready(Ok((!bytes.is_empty()).then_some(bytes)))
+    }))
 }
 
 // === impl Standing ===

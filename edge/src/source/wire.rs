@@ -139,7 +139,7 @@ pub(super) fn partial_size(headers: &HeaderMap, span: &Span) -> Result<u64, Orig
         .and_then(|(_, size)| size.parse().ok())
         .ok_or(OriginError::Nonsense("a part of unknown whole"))?;
     let expected = match span {
-        Span::From(from) => *from..size,
+        Span::From(from) | Span::Rest(from) => *from..size,
         Span::Within(range) => range.clone(),
     };
     if told != content_range(&expected, size) {

@@ -110,6 +110,20 @@ async fn what_is_left_of_a_bad_download_does_not_keep_the_blob_from_coming() {
 }
 
 #[tokio::test]
+async fn a_source_that_knows_no_ranges_and_dies_is_asked_for_all_again() {
+    let rig = Rig::new().await;
+    let blob = content(5_000_000, 9);
+    rig.origin.put_blob("a", &blob);
+    for fault in [Fault::DieAt(3_000_000), Fault::Whole] {
+        rig.origin.fail_next(fault);
+    }
+    let path = blob_path("a", &blob);
+    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    assert_eq!(rig.origin.seen(&Method::GET, "/blobs/").len(), 2);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_source_that_takes_one_connection_is_asked_for_the_rest_afterwards() {
     for status in [429, 403] {
         let rig = Rig::with(&["downloads.connections=3"]).await;
