@@ -20,6 +20,7 @@ use outport_core::oci::media::OCTET_STREAM;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::Fetch;
 use outport_core::store::disk::is_sealed;
+use tokio::time::Instant;
 
 use crate::cache::Found;
 use crate::coalesce::Role;
@@ -173,6 +174,9 @@ impl Pull {
         if self.resolver.is_absent_blob(repo, digest) {
             return Err(OriginError::not_found());
         }
+        let registry = self.resolver.registries().of_blobs(repo);
+        let deadline = Instant::now() + registry.answer_timeout();
+        let mut may_ask_anew = true;
         for _ in 0..ATTEMPTS_MAX {
             let is_here = self.resolver.cache().has(digest);
             if !is_here && !self.downloads.is_running(digest) && !self.resolver.cache().may_fill() {
@@ -189,8 +193,8 @@ impl Pull {
             if is_foreign {
                 download.offer(repo);
             }
-            let limit = registries.of_blobs(repo).answer_timeout();
-            match download.head(limit).await {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            match download.head(rest).await {
                 // What another registry says of it is wrong, or its own word is: not to be found out by who asks here.
                 Head::Landing(landing, _) if size.is_some_and(|size| size != landing.size()) => {
                     return self.pass(wanted).await;
@@ -207,7 +211,13 @@ impl Pull {
                 Head::Passing => return self.pass(wanted).await,
                 // Another repository's refusal says nothing about this one, and nothing of another registry does.
                 Head::Failed(OriginError::Refused(_)) if !is_own => {}
-                Head::Failed(error) if is_foreign && !matches!(error, OriginError::Slow(_)) => {}
+                Head::Failed(_) if is_foreign && Instant::now() < deadline => {}
+                // That question was asked before this request came.
+                Head::Failed(error)
+                    if role == Role::Joined
+                        && error.is_silence()
+                        && Instant::now() < deadline
+                        && std::mem::take(&mut may_ask_anew) => {}
                 Head::Failed(error) => {
                     if error.is_not_found() {
                         self.resolver.note_absent_blob(repo, digest);
