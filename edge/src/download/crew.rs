@@ -27,7 +27,7 @@ use super::fill::Fill;
 use super::landing::{Landing, Writer};
 use super::schedule::{ClaimId, Ramp, Schedule};
 use crate::source::sources::Patience;
-use crate::source::{OriginError, Span};
+use crate::source::{IncomingBlob, OriginError, Span};
 
 /// The connections of one download.
 pub(super) struct Crew<'a> {
@@ -339,7 +339,14 @@ impl Crew<'_> {
         } else {
             Span::Within(range.clone())
         };
-        let blob = match self.fill.ask(span, Patience::Download).await {
+        let mut asked = self.fill.ask(span.clone(), Patience::Download).await;
+        let is_other = |(blob, _): &(IncomingBlob, _)| blob.size != size;
+        if asked.as_ref().is_ok_and(is_other) && self.fill.offers.current().is_some() {
+            // What another registry says of it is not held against the one that began.
+            self.fill.offers.give_up();
+            asked = self.fill.ask(span, Patience::Download).await;
+        }
+        let blob = match asked {
             Ok((blob, _)) => blob,
             Err(error) => return Err(Ok(Fetched::Unanswered(error))),
         };

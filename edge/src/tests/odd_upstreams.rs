@@ -280,6 +280,30 @@ async fn an_upstream_that_lies_about_a_length_is_believed_by_nobody_else() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_lies_spoils_no_download_that_it_joins() {
+    let both = Both::new().await;
+    both.upstream.script("/blobs/", |_| {
+        let mut response = answer(200, None, drip(content(1000, 2), Duration::from_millis(10)));
+        let length = 8_000_000_000_000_u64;
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+        response
+    });
+    // So slow that somebody else is asked.
+    both.origin.allow(1000);
+    let own = blob_path("team/app", &both.blob);
+    let begun = both.edge.begin(Method::GET, &own, &[]).await;
+    let theirs = blob_path("hub/org/app", &both.blob);
+    let theirs = both.edge.begin(Method::GET, &theirs, &[]).await;
+    while both.upstream.count("GET", "/blobs/") < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    both.origin.allow(u64::MAX);
+    assert!(begun.finish().await.body.as_ref() == Some(&both.blob));
+    theirs.leave();
+    both.edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_frozen_tag_stays_when_its_manifest_is_gone_from_here() {
     let rig = Rig::new(&["cache.memory=0B"]).await;
     let (good, bad) = (manifest("good"), manifest("bad"));
