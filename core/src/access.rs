@@ -19,7 +19,8 @@ mod tokens;
 mod users;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ use rustls::crypto::aws_lc_rs;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::body::Body;
 use crate::clock;
@@ -44,6 +45,7 @@ use crate::oci::error::{ApiError, ErrorCode};
 use crate::oci::media::JSON;
 use crate::oci::route::Route;
 use crate::process::Hangups;
+use crate::reread::reread;
 use crate::short_memory::short_memory;
 use crate::tasks::Tasks;
 
@@ -197,41 +199,32 @@ impl Access {
     }
 
     /// Looks at the file of users until told to end; to be run as a task.
-    pub async fn mind(self, mut hangups: Hangups, tasks: Tasks) {
-        let Some(UsersFile { path, text }) = self.0.config.users.clone() else {
+    pub async fn mind(self, hangups: Hangups, tasks: Tasks) {
+        let Config {
+            users,
+            reload_interval,
+            ..
+        } = &self.0.config;
+        let Some(UsersFile { path, text }) = users.clone() else {
             return;
         };
-        let mut last = Some(text);
-        loop {
-            let is_asked = tokio::select! {
-                () = tasks.cancelled() => return,
-                () = hangups.next() => true,
-                () = sleep(self.0.config.reload_interval) => false,
-            };
-            let file = path.clone();
-            let Ok(read) = spawn_blocking(move || std::fs::read_to_string(file)).await else {
-                return;
-            };
-            let text = read.as_ref().ok().cloned();
-            if is_asked || text != last {
-                let parsed = read
-                    .map_err(|error| chain(&error))
-                    .and_then(|text| text.parse::<Users>().map_err(|error| error.to_string()));
-                self.take(&path, parsed);
-            }
-            last = text;
-        }
+        let read = move || std::fs::read_to_string(&path);
+        let take = |read| self.take(read);
+        reread(text, read, *reload_interval, (hangups, tasks), take).await;
     }
 
-    fn take(&self, path: &Path, users: Result<Users, String>) {
-        let file = path.display();
+    /// Brings users into force, or says why not.
+    fn take(&self, read: io::Result<String>) {
+        let users = read
+            .map_err(|error| chain(&error))
+            .and_then(|text| text.parse::<Users>().map_err(|error| error.to_string()));
         match users {
             Ok(users) => {
                 *self.0.users.write() = Arc::new(users);
-                tracing::info!(%file, "users in force");
+                tracing::info!("users in force");
             }
             Err(error) => {
-                tracing::error!(%file, error, "new users refused, the old ones stay in force");
+                tracing::error!(error, "new users refused, the old ones stay in force");
             }
         }
     }

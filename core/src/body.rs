@@ -66,14 +66,6 @@ pub enum CollectError {
 /// Adapts a stream of bytes.
 struct FromStream<S>(S);
 
-/// A body that is not made yet, or is.
-struct Later {
-    length: u64,
-    body: Result<Body, Option<Make>>,
-}
-
-type Make = Box<dyn FnOnce() -> Body + Send>;
-
 /// A body and what lives as long as it.
 struct Holding<T> {
     body: Body,
@@ -145,10 +137,8 @@ impl Body {
 
     /// Returns a body of a known length that is made when its first byte is wanted.
     pub fn later(length: u64, make: impl FnOnce() -> Self + Send + 'static) -> Self {
-        Self::boxed(Later {
-            length,
-            body: Err(Some(Box::new(make))),
-        })
+        let making = futures_util::stream::once(async { make() });
+        Self::stream(making.flat_map(Self::into_stream)).with_exact_len(length)
     }
 
     /// Returns the bytes of one body after another; its length is known when theirs are.
@@ -310,39 +300,6 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin> HttpBody for FromStream<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         self.0.poll_next_unpin(cx).map_ok(Frame::data)
-    }
-}
-
-// === impl Later ===
-
-impl HttpBody for Later {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if let Err(make) = &mut self.body {
-            let made = make.take().map_or_else(Body::empty, |make| make());
-            let length = self.length;
-            self.body = Ok(made.with_exact_len(length));
-        }
-        match &mut self.body {
-            Ok(body) => Pin::new(body).poll_frame(cx),
-            Err(_) => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_ok_and(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Ok(body) => body.size_hint(),
-            Err(_) => SizeHint::with_exact(self.length),
-        }
     }
 }
 

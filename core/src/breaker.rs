@@ -1,6 +1,6 @@
 //! When to stop asking somebody who does not answer.
 //!
-//! What: a pure table of three states. Closed: every request goes. After some failures in a row it opens: none goes, so that
+//! What: a pure table of states. Closed: every request goes. After some failures in a row it opens: none goes, so that
 //! nobody waits for a timeout that the one before already waited for. After a rest one request goes as a probe, and its
 //! outcome closes the breaker, or opens it for longer. Who says for how long not to ask is not asked for so long.
 //!

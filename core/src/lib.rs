@@ -23,4 +23,5 @@ pub mod breaker;
 pub mod config;
 pub mod heap;
 pub mod process;
+pub mod reread;
 pub mod short_memory;

@@ -41,6 +41,7 @@ use outport_core::process::{self, Hangups};
 use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use config::Config;
@@ -110,6 +111,7 @@ impl Edge {
             let minding = access.mind(seams.hangups.clone(), seams.tasks.clone());
             drop(seams.tasks.spawn("users", minding));
         }
+        let gone = pulls.gone();
         let ended = CancellationToken::new();
         let server =
             Server::new("edge", config.server.clone(), &seams.metrics).with_tls(config.tls);
@@ -147,6 +149,9 @@ impl Edge {
             ended.cancel();
         };
         tokio::join!(admin, clients);
+        if timeout(TASKS_DRAIN, gone).await.is_err() {
+            tracing::warn!("the cache of the edge is still in use");
+        }
         tracing::info!(name, "edge is down");
     }
 }

@@ -182,6 +182,12 @@ impl Names {
         Ok((names, writer))
     }
 
+    /// Completes when nobody holds these names any more: not who uses them, nor a job on a blocking thread that goes on when
+    /// whoever waited for it has gone.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.0.file.closed()
+    }
+
     /// Returns what is known of a link, or none when the repository is not known to link the digest.
     pub async fn link(&self, key: &LinkKey) -> Option<Link> {
         if let Some(known) = self.0.links.get(key) {

@@ -39,6 +39,7 @@ pub struct PullThrough {
     service: Service,
     operations: Operations,
     pub(crate) cache: Cache,
+    names: Names,
 }
 
 /// A cache could not be built.
@@ -95,7 +96,7 @@ impl PullThrough {
         let resolver = Resolver::new(
             registries.clone(),
             cache.clone(),
-            names,
+            names.clone(),
             tasks,
             (
                 config.questions.manifest_bytes_max,
@@ -118,6 +119,7 @@ impl PullThrough {
             operations: Operations::new(resolver.clone()),
             service: Service::new(&config.name, pull, resolver, metrics.requests),
             cache,
+            names,
         })
     }
 
@@ -139,6 +141,11 @@ impl PullThrough {
     /// Answers an operator.
     pub async fn operate(self, request: Request<Body>) -> Response<Body> {
         self.operations.call(request).await
+    }
+
+    /// Completes when all of it has gone, and another may have its directory.
+    pub fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.names.closed()
     }
 
     /// Writes down what the cache is to remember; after its tasks have ended.

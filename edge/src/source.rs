@@ -311,20 +311,19 @@ impl Origin {
     /// Asks whether a repository links a blob, and returns the blob's size.
     pub async fn blob_size(&self, repo: &RepoName, digest: &Digest) -> Result<u64, OriginError> {
         let remote = self.remote(repo)?;
-        let request = request(&blob_route(&remote, digest, Fetch::Head))?;
-        let asking = async {
-            let response = self.answer(&remote, request).await?;
-            content_length(response.headers())
-        };
-        match self.in_question_time(asking).await {
+        self.in_question_time(self.told_size(&remote, digest)).await
+    }
+
+    async fn told_size(&self, remote: &RepoName, digest: &Digest) -> Result<u64, OriginError> {
+        let request = request(&blob_route(remote, digest, Fetch::Head))?;
+        match self.answer(remote, request).await {
             // Where an upstream sends is often signed for GET alone.
             Err(OriginError::Sick(status))
                 if status.is_client_error() && self.definition().is_some() =>
             {
-                self.in_question_time(self.size_by_range(&remote, digest))
-                    .await
+                self.size_by_range(remote, digest).await
             }
-            answer => answer,
+            answer => content_length(answer?.headers()),
         }
     }
 
@@ -371,7 +370,7 @@ impl Origin {
         let size = match (&span, response.status()) {
             (Span::From(0), StatusCode::OK) => match content_length(response.headers()) {
                 // In chunks, as some proxies pass them on.
-                Err(_) if self.definition().is_some() => self.size_by_range(&repo, digest).await?,
+                Err(_) if self.definition().is_some() => self.told_size(&repo, digest).await?,
                 told => told?,
             },
             (Span::Rest(_), StatusCode::OK) => content_length(response.headers())?,

@@ -41,8 +41,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::names::OpenError;
-use crate::pull_through::BuildError;
 use crate::source::freshness::Policy;
 use crate::source::{OriginConfig, TagConfig};
 use crate::{Edge, Listeners, Seams};
@@ -125,7 +123,7 @@ impl RunningEdge {
             .unwrap()
             .config;
         let seams = Seams::default();
-        let edge = Self::build(config, seams.clone()).await;
+        let edge = Edge::build(config, seams.clone()).await.unwrap();
         let cache = edge.pulls.cache.clone();
         let address = public.local_addr().unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -144,22 +142,10 @@ impl RunningEdge {
         }
     }
 
-    /// Builds an edge, if need be when what is left of the one before has ended: a job on a blocking thread whose asker was
-    /// dropped holds the cache for a moment longer than its edge does.
-    async fn build(config: Config, seams: Seams) -> Edge {
-        let began = tokio::time::Instant::now();
-        loop {
-            match Edge::build(config.clone(), seams.clone()).await {
-                Err(BuildError::Names(OpenError::InUse { .. })) if began.elapsed() < PATIENCE => {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                built => return built.unwrap(),
-            }
-        }
-    }
-
     async fn stop(self) {
         self.shutdown.cancel();
+        // It ends when nobody holds that any more.
+        drop(self.cache);
         tokio::time::timeout(PATIENCE, self.run)
             .await
             .unwrap()

@@ -200,37 +200,39 @@ async fn nodes_know_each_other_by_their_key() {
 
 #[tokio::test]
 async fn users_come_and_go_with_their_file() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("users");
-    let text = users(&[("alice", "secret"), ("bob", "other")]);
-    std::fs::write(&path, &text).unwrap();
-    let access = Access::new(Config {
-        users: Some(UsersFile {
-            path: path.clone(),
-            text,
-        }),
-        ..config(None)
-    });
-    let access = access.unwrap();
-    let tasks = Tasks::new();
-    let minding = access.clone().mind(Hangups::default(), tasks.clone());
-    drop(tasks.spawn("users", minding));
+    let access = access();
     let asked = get("/token", Some(&basic("alice", "secret")));
     let token = token(&access, asked).await.unwrap();
     let is_in = async |shown: &str| ask(&access, get("/v2/", Some(shown))).await.0 == 200;
     assert!(is_in(&token).await);
-    // What is no file of users changes nothing.
-    std::fs::write(&path, "carol").unwrap();
-    sleep(Duration::from_millis(100)).await;
+    // What is no file of users, or cannot be read, changes nothing.
+    access.take(Ok("carol".to_owned()));
+    access.take(Err(io::Error::other("gone")));
     assert!(is_in(&token).await);
-    std::fs::write(&path, users(&[("bob", "new"), ("carol", "pw")])).unwrap();
-    let carol = basic("carol", "pw");
-    while !is_in(&carol).await {
-        sleep(Duration::from_millis(10)).await;
-    }
+    access.take(Ok(users(&[("bob", "new"), ("carol", "pw")])));
+    assert!(is_in(&basic("carol", "pw")).await);
     assert!(!is_in(&token).await, "alice is gone");
     assert!(!is_in(&basic("bob", "other")).await, "that was bob's");
     assert!(is_in(&basic("bob", "new")).await);
+}
+
+#[tokio::test]
+async fn the_file_of_users_is_looked_at() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("users");
+    let text = users(&[("alice", "secret")]);
+    std::fs::write(&path, users(&[("bob", "other")])).unwrap();
+    let access = Access::new(Config {
+        users: Some(UsersFile { path, text }),
+        ..config(None)
+    });
+    let (access, tasks) = (access.unwrap(), Tasks::new());
+    let minding = access.clone().mind(Hangups::default(), tasks.clone());
+    drop(tasks.spawn("users", minding));
+    while !access.users().has("bob") {
+        tokio::task::yield_now().await;
+    }
+    assert!(!access.users().has("alice"));
     tasks.cancel();
     tasks.drain(Duration::from_secs(5)).await.unwrap();
 }

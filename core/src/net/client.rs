@@ -44,6 +44,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 pub use base_url::{BadBaseUrl, BaseUrl};
 pub use guard::{Guard, NotPublic};
+pub use race::is_away;
 
 use crate::body::Body;
 use crate::net::respond::chain;

@@ -8,9 +8,6 @@
 //!
 //! Failure: a bad pair is a problem of the configuration at the start; later it is logged, once, and the old one stays in
 //! force.
-//!
-//! Why the files are looked at, not watched: they are often links whose targets are swapped, on file systems that tell
-//! nobody; reading two small files costs nothing.
 
 mod pair;
 
@@ -23,11 +20,10 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
-use tokio::task::spawn_blocking;
-use tokio::time::sleep;
 
 use crate::net::respond::chain;
 use crate::process::Hangups;
+use crate::reread::reread;
 use crate::tasks::Tasks;
 
 use pair::InForce;
@@ -110,24 +106,12 @@ impl Tls {
     }
 
     /// Looks at the files until told to end; to be run as a task.
-    pub async fn mind(self, mut hangups: Hangups, tasks: Tasks) {
-        let mut last = Some(self.0.texts.clone());
-        loop {
-            let is_asked = tokio::select! {
-                () = tasks.cancelled() => return,
-                () = hangups.next() => true,
-                () = sleep(self.0.files.interval) => false,
-            };
-            let files = self.0.files.clone();
-            let Ok(read) = spawn_blocking(move || files.read()).await else {
-                return;
-            };
-            let texts = read.as_ref().ok().cloned();
-            if is_asked || texts != last {
-                self.take(read);
-            }
-            last = texts;
-        }
+    pub async fn mind(self, hangups: Hangups, tasks: Tasks) {
+        let Inner { files, texts, .. } = &*self.0;
+        let (own, interval) = (files.clone(), files.interval);
+        let read = move || own.read();
+        let take = |read| self.take(read);
+        reread(texts.clone(), read, interval, (hangups, tasks), take).await;
     }
 
     /// Brings a pair into force, or says why not.

@@ -24,6 +24,8 @@ use redb::{
     ReadableTableMetadata as _, Table, TableDefinition,
 };
 
+use tokio::sync::watch;
+
 use super::{Link, LinkKey, LinkKind, Listed, NamesConfig};
 
 /// The names file could not be opened.
@@ -76,6 +78,8 @@ pub(super) struct NamesFile {
     database: Option<Database>,
     is_spoilt: AtomicBool,
     rows_max: u64,
+    /// Goes last, when the file is closed.
+    open: watch::Sender<()>,
 }
 
 type Rows<'a> = Table<'a, &'static [u8], &'static [u8]>;
@@ -122,6 +126,7 @@ impl NamesFile {
             database: Some(database),
             is_spoilt: AtomicBool::new(false),
             rows_max: config.rows_max,
+            open: watch::Sender::new(()),
         })
     }
 
@@ -158,6 +163,12 @@ impl NamesFile {
     /// Applies changes in their order; what is read afterwards shows them.
     pub(super) fn apply(&self, changes: &[Change]) -> Result<(), redb::Error> {
         self.work(|database| self.apply_to(database, changes))
+    }
+
+    /// Completes when nobody holds the file any more, and it is closed.
+    pub(super) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut open = self.open.subscribe();
+        async move { while open.changed().await.is_ok() {} }
     }
 
     /// Makes all changes so far durable.

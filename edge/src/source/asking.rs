@@ -12,11 +12,11 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use outport_core::access::Access;
 use outport_core::body::Body;
 use outport_core::clock;
-use outport_core::net::client::{Client, ClientError};
+use outport_core::net::client::{Client, ClientError, is_away};
 use outport_core::oci::reference::RepoName;
 use outport_core::upstream::{Redirected, UpstreamError};
 
-use super::wire::{is_no, is_page, is_sick, retry_after};
+use super::wire::{is_no, is_page, retry_after};
 use super::{Node, OUTPORT_HOPS, OUTPORT_UPSTREAM, Origin, OriginError, Peer, Refusal};
 
 impl Origin {
@@ -29,7 +29,7 @@ impl Origin {
             return Err(OriginError::Absent);
         };
         self.send_to(&node.client, request, |response| {
-            (!is_sick(response.status())).then_some(true)
+            (!is_away(response.status())).then_some(true)
         })
         .await
     }
@@ -77,7 +77,7 @@ impl Origin {
             Ok(response) => {
                 let is_redirected = response.extensions().get::<Redirected>().is_some();
                 // One that answers at all may be unable to for this one repository, or where it sends may be.
-                let is_there = is_redirected || !is_sick(response.status());
+                let is_there = is_redirected || !is_away(response.status());
                 health.report(is_there);
                 if is_there {
                     health.report_for(repo, !response.status().is_server_error());
@@ -140,7 +140,7 @@ impl Origin {
         if !matches!(self.0.peer, Peer::Absent | Peer::Node(_)) {
             return Err(self.refused_by_upstream(response).await);
         }
-        if is_sick(status) {
+        if is_away(status) {
             self.0.health.report(false);
         }
         if !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {

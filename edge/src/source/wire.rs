@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request};
 use outport_core::body::Body;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::media::ManifestType;
@@ -18,14 +18,6 @@ use super::{DOCKER_CONTENT_DIGEST, OriginError, Span};
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_mins(1);
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
-
-/// Whether a status says that whoever answered cannot serve at all.
-pub(super) fn is_sick(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-    )
-}
 
 /// Whether an upstream said no, and not nothing.
 pub(super) fn is_no(error: &UpstreamError) -> bool {

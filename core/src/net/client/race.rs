@@ -144,7 +144,7 @@ impl Client {
 }
 
 /// Whether a status says that whoever was asked, or somebody behind it, cannot answer now.
-const fn is_away(status: StatusCode) -> bool {
+pub const fn is_away(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT

@@ -7,6 +7,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+use tokio::time::sleep;
+
 use super::*;
 
 /// The files of a pair.
