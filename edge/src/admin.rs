@@ -25,8 +25,8 @@ use tokio::task::spawn_blocking;
 use crate::resolve::Resolver;
 use crate::resolve::hosted::Whose;
 
-/// Answers operators; cheap to clone.
-#[derive(Clone, Debug)]
+/// Answers operators.
+#[derive(Debug)]
 pub struct Operations {
     resolver: Resolver,
 }
@@ -49,7 +49,7 @@ impl Operations {
     }
 
     /// Answers a request.
-    pub async fn call(self, request: Request<Body>) -> Response<Body> {
+    pub async fn call(&self, request: Request<Body>) -> Response<Body> {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         match self.answer(&method, &uri).await {
             Ok(response) => response,

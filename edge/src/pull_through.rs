@@ -6,6 +6,8 @@
 //!
 //! Invariant: it holds nothing that cannot be fetched again.
 
+use std::sync::Arc;
+
 use http::{HeaderValue, Request, Response};
 use outport_core::access::Caller;
 use outport_core::body::Body;
@@ -35,10 +37,13 @@ use crate::source::{Node, Origin};
 
 /// A cache that brings in what it lacks; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct PullThrough {
+pub struct PullThrough(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     service: Service,
     operations: Operations,
-    pub(crate) cache: Cache,
+    cache: Cache,
     names: Names,
 }
 
@@ -115,42 +120,47 @@ impl PullThrough {
         drop(tasks.spawn("scrub", scrub));
         drop(tasks.spawn("leftovers", downloads.clone().mind_leftovers()));
         let pull = Pull::new(resolver.clone(), downloads);
-        Ok(Self {
+        Ok(Self(Arc::new(Inner {
             operations: Operations::new(resolver.clone()),
-            service: Service::new(&config.name, pull, resolver, metrics.requests),
+            service: Service::new(&config.name, pull, resolver, &metrics.requests),
             cache,
             names,
-        })
+        })))
     }
 
     /// Returns who has the say about what a request asks.
     pub fn say(&self, routed: &Routed, request: &Request<Body>) -> Say {
-        self.service.say(routed, request)
+        self.0.service.say(routed, request)
     }
 
     /// Whether an edge that asks so for an upstream means that of the repository that a route is about, and may.
     pub fn asks(&self, question: &HeaderValue, route: &Route, caller: &Caller) -> bool {
-        self.service.asks(question, route, caller)
+        self.0.service.asks(question, route, caller)
     }
 
     /// Answers a client.
     pub async fn call(self, request: Request<Body>) -> Response<Body> {
-        self.service.call(request).await
+        self.0.service.call(request).await
     }
 
     /// Answers an operator.
     pub async fn operate(self, request: Request<Body>) -> Response<Body> {
-        self.operations.call(request).await
+        self.0.operations.call(request).await
+    }
+
+    #[cfg(test)]
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.0.cache
     }
 
     /// Completes when all of it has gone, and another may have its directory.
     pub fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.names.closed()
+        self.0.names.closed()
     }
 
     /// Writes down what the cache is to remember; after its tasks have ended.
     pub async fn close(self) {
-        self.cache.close().await;
+        self.0.cache.clone().close().await;
     }
 }
 

@@ -1,7 +1,5 @@
 //! From a request to its response: one match over the routes, and what every answer carries.
 
-use std::sync::Arc;
-
 use http::header::{CACHE_CONTROL, HOST, HeaderName, HeaderValue, WARNING};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
@@ -12,7 +10,8 @@ use outport_core::net::respond::{Note, error_response, small};
 use outport_core::oci::error::{ApiError, ErrorCode};
 use outport_core::oci::media::JSON;
 use outport_core::oci::route::{Route, Routed};
-use tokio::time::Instant;
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::{Instant, timeout_at};
 
 use crate::forward::forward;
 use crate::forward::listing::{kept_listing, listing};
@@ -26,17 +25,22 @@ use crate::source::registries::{Addressed, Remote, Say, is_push_check};
 use crate::source::sources::Reach;
 use crate::source::{HOPS_MAX, OUTPORT_HOPS, OriginError};
 
-/// Answers the requests of clients; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Service(Arc<Inner>);
-
+/// Answers the requests of clients.
 #[derive(Debug)]
-struct Inner {
-    /// What this cache says in `Cache-Status`.
-    cache_status: Vec<(Served, HeaderValue)>,
+pub struct Service {
+    marks: Vec<Mark>,
     pull: Pull,
     resolver: Resolver,
-    metrics: RequestMetrics,
+}
+
+/// What is said and counted of the requests that are served in one way; found before there are any, and not for each.
+#[derive(Debug)]
+struct Mark {
+    served: Served,
+    /// What this cache says in `Cache-Status`, if anything.
+    cache_status: Option<HeaderValue>,
+    requests: Counter,
+    bytes: Counter,
 }
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -46,28 +50,24 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 impl Service {
     /// Returns the service of the edge called `name`.
-    pub fn new(name: &str, pull: Pull, resolver: Resolver, metrics: RequestMetrics) -> Self {
-        let member = |served: Served| {
-            let member = format!("outport-{name}; {}", served.cache_status()?);
-            Some((served, HeaderValue::try_from(member).ok()?))
-        };
-        Self(Arc::new(Inner {
-            cache_status: Served::ALL.into_iter().filter_map(member).collect(),
+    pub fn new(name: &str, pull: Pull, resolver: Resolver, metrics: &RequestMetrics) -> Self {
+        let mark = |served| Mark::new(name, served, metrics);
+        Self {
+            marks: Served::ALL.into_iter().map(mark).collect(),
             pull,
             resolver,
-            metrics,
-        }))
+        }
     }
 
     /// Returns who has the say about what a request asks.
     pub fn say(&self, routed: &Routed, request: &Request<Body>) -> Say {
-        let registries = self.0.resolver.registries();
+        let registries = self.resolver.registries();
         registries.say(routed, host(request))
     }
 
     /// Whether an edge that asks so for an upstream means that of the repository that a route is about, and may.
     pub fn asks(&self, question: &HeaderValue, route: &Route, caller: &Caller) -> bool {
-        let registries = self.0.resolver.registries();
+        let registries = self.resolver.registries();
         let asked = route
             .repository()
             .and_then(|repo| registries.upstream(repo));
@@ -77,11 +77,11 @@ impl Service {
     }
 
     /// Answers a request.
-    pub async fn call(self, request: Request<Body>) -> Response<Body> {
+    pub async fn call(&self, request: Request<Body>) -> Response<Body> {
         let began = Instant::now();
         let parsed = Route::parse(request.method(), request.uri());
         let addressed = parsed.map_err(ApiError::from).and_then(|routed| {
-            let registries = self.0.resolver.registries();
+            let registries = self.resolver.registries();
             Ok(registries.address(routed, host(&request))?)
         });
         let Addressed { route, otherwise } = match addressed {
@@ -90,7 +90,7 @@ impl Service {
         };
         // At the origin itself, which was asked before.
         let (route, otherwise) = match otherwise {
-            Some(otherwise) if self.0.resolver.registries().is_here() => (otherwise, None),
+            Some(otherwise) if self.resolver.registries().is_here() => (otherwise, None),
             otherwise => (route, otherwise),
         };
         let name = route.as_str();
@@ -100,7 +100,7 @@ impl Service {
             return self.finish(error_response(&error), name, Served::Local);
         };
         let caller = Caller::of(request.extensions()).clone();
-        let is_open = |route: &Route| self.0.resolver.registries().is_open(route, &caller);
+        let is_open = |route: &Route| self.resolver.registries().is_open(route, &caller);
         if !is_open(&route) {
             return self.finish(closed(&caller), name, Served::Local);
         }
@@ -137,7 +137,7 @@ impl Service {
         hops: u32,
         request: Request<Body>,
     ) -> Answer {
-        let resolver = &self.0.resolver;
+        let resolver = &self.resolver;
         let (Some(repo), Some(there)) = (hosted.repository(), upstream.repository()) else {
             return self.answer(hosted, hops, request).await;
         };
@@ -167,7 +167,7 @@ impl Service {
             }
         };
         match whose {
-            Whose::Upstream => match self.answer(upstream, hops, again()).await {
+            Whose::Upstream => match self.answer_upstream(upstream, hops, again(), asked).await {
                 Err(error) if error.is_not_found() => {
                     if resolver.is_hosted_by_now(repo).await? {
                         return self.answer(hosted, hops, again()).await;
@@ -192,6 +192,32 @@ impl Service {
         }
     }
 
+    /// Answers for the default upstream to a client that has waited for the origin since `asked`: together no longer than it
+    /// would wait for the upstream alone, when what it asks for is here.
+    async fn answer_upstream(
+        &self,
+        upstream: &Route,
+        hops: u32,
+        request: Request<Body>,
+        asked: Instant,
+    ) -> Answer {
+        let registries = self.resolver.registries();
+        let there = upstream.repository().map(|there| registries.of(there));
+        let patience = there.and_then(|registry| registry.tags().stale_after);
+        let (head, body) = request.into_parts();
+        let request = Request::from_parts(head.clone(), body);
+        let mut answer = Box::pin(self.answer(upstream, hops, request));
+        if let Some(patience) = patience {
+            if let Ok(answer) = timeout_at(asked + patience, &mut answer).await {
+                return answer;
+            }
+            if let Some(kept) = self.kept(upstream, &head).await {
+                return Ok(kept);
+            }
+        }
+        answer.await
+    }
+
     /// Answers with what is here of an upstream, without asking anybody.
     async fn kept(&self, route: &Route, head: &Parts) -> Option<(Response<Body>, Served)> {
         match route {
@@ -200,11 +226,11 @@ impl Service {
                 reference,
                 fetch,
             } => {
-                let kept = self.0.resolver.kept_manifest(repository, reference).await?;
-                Some(self.0.pull.resolved(kept, *fetch, &head.headers))
+                let kept = self.resolver.kept_manifest(repository, reference).await?;
+                Some(self.pull.resolved(kept, *fetch, &head.headers))
             }
             Route::ListTags { .. } | Route::ListReferrers { .. } => {
-                kept_listing(&self.0.resolver, route, &head.uri).await
+                kept_listing(&self.resolver, route, &head.uri).await
             }
             _ => None,
         }
@@ -219,7 +245,7 @@ impl Service {
                 fetch,
             } => {
                 let headers = request.headers();
-                let pull = &self.0.pull;
+                let pull = &self.pull;
                 pull.manifest(repository, reference, *fetch, headers).await
             }
             Route::FetchBlob {
@@ -238,16 +264,16 @@ impl Service {
                         Reach::Origin
                     },
                 };
-                self.0.pull.blob(wanted).await
+                self.pull.blob(wanted).await
             }
             Route::ListTags { repository, .. } | Route::ListReferrers { repository, .. }
-                if self.0.resolver.registries().upstream(repository).is_some() =>
+                if self.resolver.registries().upstream(repository).is_some() =>
             {
                 let uri = request.uri().clone();
-                Box::pin(listing(&self.0.resolver, route, &uri)).await
+                Box::pin(listing(&self.resolver, route, &uri)).await
             }
             _ => {
-                let forwarding = forward(&self.0.resolver, route, hops, request);
+                let forwarding = forward(&self.resolver, route, hops, request);
                 let response = Box::pin(forwarding).await?;
                 Ok((response, Served::Passed))
             }
@@ -261,25 +287,40 @@ impl Service {
         route: &'static str,
         served: Served,
     ) -> Response<Body> {
+        let length = response.body().size_hint().exact();
         let headers = response.headers_mut();
-        let mut members = self.0.cache_status.iter();
-        if let Some((_, member)) = members.find(|(of, _)| *of == served) {
-            headers.append(CACHE_STATUS, member.clone());
+        if let Some(mark) = self.marks.iter().find(|mark| mark.served == served) {
+            if let Some(member) = &mark.cache_status {
+                headers.append(CACHE_STATUS, member.clone());
+            }
+            mark.requests.inc();
+            mark.bytes.inc_by(length.unwrap_or_default());
         }
         if served == Served::Stale {
             let warning = HeaderValue::from_static("110 - \"Response is Stale\"");
             headers.insert(WARNING, warning);
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         }
-        let length = response.body().size_hint().exact();
-        let label = ServedLabel { served };
-        self.0.metrics.served.get_or_create(&label).inc();
-        if let Some(length) = length {
-            self.0.metrics.bytes.get_or_create(&label).inc_by(length);
-        }
         let served = served.as_str();
         response.extensions_mut().insert(Note { route, served });
         response
+    }
+}
+
+// === impl Mark ===
+
+impl Mark {
+    fn new(name: &str, served: Served, metrics: &RequestMetrics) -> Self {
+        let member = served
+            .cache_status()
+            .map(|parameters| format!("outport-{name}; {parameters}"));
+        let label = ServedLabel { served };
+        Self {
+            served,
+            cache_status: member.and_then(|member| HeaderValue::try_from(member).ok()),
+            requests: metrics.served.get_or_create_owned(&label),
+            bytes: metrics.bytes.get_or_create_owned(&label),
+        }
     }
 }
 

@@ -124,7 +124,7 @@ impl RunningEdge {
             .config;
         let seams = Seams::default();
         let edge = Edge::build(config, seams.clone()).await.unwrap();
-        let cache = edge.pulls.cache.clone();
+        let cache = edge.pulls.cache().clone();
         let address = public.local_addr().unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin_address = admin.local_addr().unwrap();

@@ -164,6 +164,33 @@ async fn nobody_waits_for_a_silent_origin_whose_word_is_known() {
     rig.edge.stop().await;
 }
 
+/// A slow origin and a silent upstream take no more of a client's time together than one of them.
+#[tokio::test]
+async fn nobody_waits_for_the_one_after_the_other() {
+    let rig = Rig::new().await;
+    let image = manifest("a");
+    rig.upstream.put_manifest("org/app", "1", &image);
+    let list = Bytes::from_static(b"{\"name\":\"org/app\",\"tags\":[\"1\"]}");
+    rig.upstream.put_list("/v2/org/app/tags/list", &list, "");
+    let paths = ["/v2/org/app/manifests/1", "/v2/org/app/tags/list"];
+    for (path, expected) in paths.into_iter().zip([&image, &list]) {
+        assert_eq!(rig.edge.get(path).await.body.as_ref(), Some(expected));
+        rig.edge.settle().await;
+        let held = rig.origin.hold(Method::GET, "/v2/org/app/tags/list");
+        let (_asked, _answer) = rig.upstream.hold_next();
+        let released = async {
+            tokio::time::sleep(STALE_MAX / 2).await;
+            held.release();
+        };
+        let began = Instant::now();
+        let (answer, ()) = tokio::join!(rig.edge.get(path), released);
+        let took = began.elapsed();
+        answer.is(200, expected, "fwd=stale; detail=origin-unreachable");
+        assert!(took < STALE_MAX, "{path}: {took:?}");
+    }
+    rig.edge.stop().await;
+}
+
 #[tokio::test]
 async fn an_origin_that_takes_its_time_is_waited_for_when_nothing_is_here() {
     let rig = Rig::new().await;

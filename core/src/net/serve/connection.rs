@@ -121,7 +121,7 @@ impl Connection {
         let (mut socket, protocol) = match opened.await {
             None | Some(Ok(Ok(None))) => return,
             Some(Err(_elapsed)) => {
-                let deadline = handle.update(|activity, _| activity.deadline(config));
+                let deadline = handle.note(|activity| activity.deadline(config));
                 let cut = deadline.map_or(Cut::Silent, |(_, cut)| cut);
                 return self.note(&End::Cut(cut));
             }

@@ -132,9 +132,7 @@ fn is_addressed(head: &Parts) -> bool {
 impl Exchange {
     fn start<S>(exchanges: &Exchanges<S>, request: &Request<Incoming>) -> Self {
         let server = exchanges.server.clone();
-        exchanges
-            .handle
-            .update(|activity, _| activity.request_started());
+        exchanges.handle.note(Activity::request_started);
         server.0.metrics.requests_in_flight.inc();
         // TLS holds what is encrypted, and HTTP/2 what a stream has no window for.
         let is_held_twice = server.0.tls.is_some() || request.version() == Version::HTTP_2;

@@ -27,6 +27,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::activity::Activity;
 use super::socket::Handle;
 use crate::body::{Body, BodyStream};
 use crate::tasks::Tasks;
@@ -84,7 +85,7 @@ impl Lender {
 
     /// Reads a rest to its end, beside the response.
     fn read(self, rest: Body) {
-        self.handle.update(|activity, _| activity.rest_started());
+        self.handle.note(Activity::rest_started);
         let tasks = self.tasks.clone();
         drop(tasks.spawn("rest", async move {
             let mut rest = rest.into_stream();
@@ -114,7 +115,7 @@ impl Lent {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
                 let handle = &self.lender.handle;
-                handle.update(|activity, _| activity.left_unread());
+                handle.note(Activity::left_unread);
             }
         }
     }

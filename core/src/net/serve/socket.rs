@@ -138,7 +138,7 @@ impl Socket {
 
     /// Answers a request that hyper could make nothing of; what comes behind it nobody reads.
     fn reply_instead(&mut self, hypers: &[u8]) {
-        self.handle.update(|activity, _| activity.left_unread());
+        self.handle.note(Activity::left_unread);
         self.reply = own_reply(hypers);
     }
 
@@ -154,7 +154,7 @@ impl Socket {
             if read.is_err() || length == 0 {
                 return Poll::Ready(());
             }
-            self.handle.update(|activity, _| activity.discarded(length));
+            self.handle.note(|activity| activity.discarded(length));
         }
     }
 }
@@ -211,7 +211,7 @@ impl AsyncWrite for Socket {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_reply(cx))?;
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.handle.update(|activity, _| activity.flushed());
+        self.handle.note(Activity::flushed);
         Poll::Ready(Ok(()))
     }
 
@@ -245,6 +245,11 @@ impl Handle {
             activity: Activity::new(Instant::now()),
             reset_on_drop: false,
         })))
+    }
+
+    /// Notes something whose time does not matter.
+    pub(super) fn note<T>(&self, note: impl FnOnce(&mut Activity) -> T) -> T {
+        note(&mut self.0.lock().activity)
     }
 
     /// Notes something that happens now.

@@ -121,7 +121,7 @@ impl Wire {
     /// Notes what writing came to.
     fn sent(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &sent {
-            Poll::Ready(_) => self.handle.update(|activity, _| activity.sent()),
+            Poll::Ready(_) => self.handle.note(Activity::sent),
             Poll::Pending => self.handle.update(Activity::send_blocked),
         }
         sent

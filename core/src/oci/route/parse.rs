@@ -52,9 +52,15 @@ fn segments(path: &str) -> Result<Vec<Cow<'_, str>>, RouteError> {
         None => return Err(RouteError::NotFound),
     };
     path.split('/')
-        .map(|segment| match percent_decode_str(segment).decode_utf8() {
-            Ok(decoded) if !decoded.contains('/') => Ok(decoded),
-            _ => Err(RouteError::Name),
+        .map(|segment| {
+            // As nearly all are.
+            if !segment.contains('%') {
+                return Ok(Cow::Borrowed(segment));
+            }
+            match percent_decode_str(segment).decode_utf8() {
+                Ok(decoded) if !decoded.contains('/') => Ok(decoded),
+                _ => Err(RouteError::Name),
+            }
         })
         .collect()
 }
