@@ -120,7 +120,7 @@ impl Edge {
             listeners.public,
             move |request| {
                 let service = service.clone();
-                access::serve(config.access.clone(), request, |request| {
+                access::serve(config.access.clone(), request, move |request| {
                     service.call(request)
                 })
             },

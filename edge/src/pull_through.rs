@@ -139,8 +139,8 @@ impl PullThrough {
     }
 
     /// Answers a client.
-    pub async fn call(self, request: Request<Body>) -> Response<Body> {
-        self.0.service.call(request).await
+    pub fn call(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + use<> {
+        self.0.service.clone().call(request)
     }
 
     /// Answers an operator.

@@ -1,5 +1,7 @@
 //! From a request to its response: one match over the routes, and what every answer carries.
 
+use std::sync::Arc;
+
 use http::header::{CACHE_CONTROL, HOST, HeaderName, HeaderValue, WARNING};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
@@ -25,9 +27,12 @@ use crate::source::registries::{Addressed, Remote, Say, is_push_check};
 use crate::source::sources::Reach;
 use crate::source::{HOPS_MAX, OUTPORT_HOPS, OriginError};
 
-/// Answers the requests of clients.
+/// Answers the requests of clients; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Service(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct Service {
+struct Inner {
     marks: Vec<Mark>,
     pull: Pull,
     resolver: Resolver,
@@ -52,22 +57,22 @@ impl Service {
     /// Returns the service of the edge called `name`.
     pub fn new(name: &str, pull: Pull, resolver: Resolver, metrics: &RequestMetrics) -> Self {
         let mark = |served| Mark::new(name, served, metrics);
-        Self {
+        Self(Arc::new(Inner {
             marks: Served::ALL.into_iter().map(mark).collect(),
             pull,
             resolver,
-        }
+        }))
     }
 
     /// Returns who has the say about what a request asks.
     pub fn say(&self, routed: &Routed, request: &Request<Body>) -> Say {
-        let registries = self.resolver.registries();
+        let registries = self.0.resolver.registries();
         registries.say(routed, host(request))
     }
 
     /// Whether an edge that asks so for an upstream means that of the repository that a route is about, and may.
     pub fn asks(&self, question: &HeaderValue, route: &Route, caller: &Caller) -> bool {
-        let registries = self.resolver.registries();
+        let registries = self.0.resolver.registries();
         let asked = route
             .repository()
             .and_then(|repo| registries.upstream(repo));
@@ -77,22 +82,13 @@ impl Service {
     }
 
     /// Answers a request.
-    pub async fn call(&self, request: Request<Body>) -> Response<Body> {
+    pub async fn call(self, mut request: Request<Body>) -> Response<Body> {
         let began = Instant::now();
-        let parsed = Route::parse(request.method(), request.uri());
-        let addressed = parsed.map_err(ApiError::from).and_then(|routed| {
-            let registries = self.resolver.registries();
-            Ok(registries.address(routed, host(&request))?)
-        });
-        let Addressed { route, otherwise } = match addressed {
+        let addressed = match self.address(&request) {
             Ok(addressed) => addressed,
             Err(error) => return self.finish(error_response(&error), "none", Served::Local),
         };
-        // At the origin itself, which was asked before.
-        let (route, otherwise) = match otherwise {
-            Some(otherwise) if self.resolver.registries().is_here() => (otherwise, None),
-            otherwise => (route, otherwise),
-        };
+        let route = &addressed.route;
         let name = route.as_str();
         let Some(hops) = hops(request.headers()) else {
             let error = ApiError::new(ErrorCode::BadRequest)
@@ -100,15 +96,15 @@ impl Service {
             return self.finish(error_response(&error), name, Served::Local);
         };
         let caller = Caller::of(request.extensions()).clone();
-        let is_open = |route: &Route| self.resolver.registries().is_open(route, &caller);
-        if !is_open(&route) {
+        let is_open = |route: &Route| self.0.resolver.registries().is_open(route, &caller);
+        if !is_open(route) {
             return self.finish(closed(&caller), name, Served::Local);
         }
-        let answer = match otherwise {
-            None => self.answer(&route, hops, request).await,
-            Some(otherwise) if !is_open(&otherwise) => {
-                let answer = Box::pin(self.answer(&route, hops, request)).await;
-                if !is_push_check(&route)
+        let answer = match &addressed.otherwise {
+            None => self.answer(route, hops, &mut request).await,
+            Some(otherwise) if !is_open(otherwise) => {
+                let answer = Box::pin(self.answer(route, hops, &mut request)).await;
+                if !is_push_check(route)
                     && let Err(OriginError::Refused(refusal)) = &answer
                     && refusal.is_of_unknown_name()
                 {
@@ -117,12 +113,13 @@ impl Service {
                 answer
             }
             Some(otherwise) => {
-                Box::pin(self.answer_either([&route, &otherwise], hops, request)).await
+                let request = std::mem::take(&mut request);
+                Box::pin(self.answer_either([route, otherwise], hops, request)).await
             }
         };
         let (mut response, served) = match answer {
             Ok(answer) => answer,
-            Err(error) => (origin_error(error, &route), Served::Local),
+            Err(error) => (origin_error(error, route), Served::Local),
         };
         if let Some(timing) = served.timing(began.elapsed()) {
             response.headers_mut().append(SERVER_TIMING, timing);
@@ -130,16 +127,30 @@ impl Service {
         self.finish(response, name, served)
     }
 
+    /// Finds out what a request means.
+    fn address(&self, request: &Request<Body>) -> Result<Addressed, ApiError> {
+        let registries = self.0.resolver.registries();
+        let routed = Route::parse(request.method(), request.uri())?;
+        let mut addressed = registries.address(routed, host(request))?;
+        // At the origin itself, which was asked before.
+        if registries.is_here()
+            && let Some(otherwise) = addressed.otherwise.take()
+        {
+            addressed.route = otherwise;
+        }
+        Ok(addressed)
+    }
+
     /// Answers for the origin, or for the default upstream when the origin does not know the repository.
     async fn answer_either(
         &self,
         [hosted, upstream]: [&Route; 2],
         hops: u32,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Answer {
-        let resolver = &self.resolver;
+        let resolver = &self.0.resolver;
         let (Some(repo), Some(there)) = (hosted.repository(), upstream.repository()) else {
-            return self.answer(hosted, hops, request).await;
+            return self.answer(hosted, hops, &mut request).await;
         };
         // What may be an upstream's is only asked for, and has no body.
         let (head, _) = request.into_parts();
@@ -149,7 +160,7 @@ impl Service {
             Whose::Hosted
         } else if resolver.is_here(upstream).await {
             // The origin was asked for the name that led to it.
-            return self.answer(upstream, hops, again()).await;
+            return self.answer(upstream, hops, &mut again()).await;
         } else {
             let registry = resolver.registries().of(there);
             let whose = resolver.whose(repo, registry, registry.tags().stale_after);
@@ -170,7 +181,7 @@ impl Service {
             Whose::Upstream => match self.answer_upstream(upstream, hops, again(), asked).await {
                 Err(error) if error.is_not_found() => {
                     if resolver.is_hosted_by_now(repo).await? {
-                        return self.answer(hosted, hops, again()).await;
+                        return self.answer(hosted, hops, &mut again()).await;
                     }
                     Err(error)
                 }
@@ -179,12 +190,12 @@ impl Service {
             Whose::UpstreamLately(error) => self.kept(upstream, &head).await.ok_or(error),
             Whose::Unknown(error) => Err(error),
             Whose::Hosted | Whose::UpstreamSoFar => {
-                match self.answer(hosted, hops, again()).await {
+                match self.answer(hosted, hops, &mut again()).await {
                     Err(OriginError::Refused(refusal))
                         if refusal.is_of_unknown_name() && !is_push_check(hosted) =>
                     {
                         resolver.note_unhosted(repo, asked);
-                        self.answer(upstream, hops, again()).await
+                        self.answer(upstream, hops, &mut again()).await
                     }
                     answer => answer,
                 }
@@ -201,12 +212,12 @@ impl Service {
         request: Request<Body>,
         asked: Instant,
     ) -> Answer {
-        let registries = self.resolver.registries();
+        let registries = self.0.resolver.registries();
         let there = upstream.repository().map(|there| registries.of(there));
         let patience = there.and_then(|registry| registry.tags().stale_after);
         let (head, body) = request.into_parts();
-        let request = Request::from_parts(head.clone(), body);
-        let mut answer = Box::pin(self.answer(upstream, hops, request));
+        let mut request = Request::from_parts(head.clone(), body);
+        let mut answer = Box::pin(self.answer(upstream, hops, &mut request));
         if let Some(patience) = patience {
             if let Ok(answer) = timeout_at(asked + patience, &mut answer).await {
                 return answer;
@@ -226,17 +237,17 @@ impl Service {
                 reference,
                 fetch,
             } => {
-                let kept = self.resolver.kept_manifest(repository, reference).await?;
-                Some(self.pull.resolved(kept, *fetch, &head.headers))
+                let kept = self.0.resolver.kept_manifest(repository, reference).await?;
+                Some(self.0.pull.resolved(kept, *fetch, &head.headers))
             }
             Route::ListTags { .. } | Route::ListReferrers { .. } => {
-                kept_listing(&self.resolver, route, &head.uri).await
+                kept_listing(&self.0.resolver, route, &head.uri).await
             }
             _ => None,
         }
     }
 
-    async fn answer(&self, route: &Route, hops: u32, request: Request<Body>) -> Answer {
+    async fn answer(&self, route: &Route, hops: u32, request: &mut Request<Body>) -> Answer {
         match route {
             Route::Ping => Ok((small(HeaderValue::from_static(JSON), "{}"), Served::Local)),
             Route::FetchManifest {
@@ -245,7 +256,7 @@ impl Service {
                 fetch,
             } => {
                 let headers = request.headers();
-                let pull = &self.pull;
+                let pull = &self.0.pull;
                 pull.manifest(repository, reference, *fetch, headers).await
             }
             Route::FetchBlob {
@@ -264,16 +275,17 @@ impl Service {
                         Reach::Origin
                     },
                 };
-                self.pull.blob(wanted).await
+                self.0.pull.blob(wanted).await
             }
             Route::ListTags { repository, .. } | Route::ListReferrers { repository, .. }
-                if self.resolver.registries().upstream(repository).is_some() =>
+                if self.0.resolver.registries().upstream(repository).is_some() =>
             {
                 let uri = request.uri().clone();
-                Box::pin(listing(&self.resolver, route, &uri)).await
+                Box::pin(listing(&self.0.resolver, route, &uri)).await
             }
             _ => {
-                let forwarding = forward(&self.resolver, route, hops, request);
+                let request = std::mem::take(request);
+                let forwarding = forward(&self.0.resolver, route, hops, request);
                 let response = Box::pin(forwarding).await?;
                 Ok((response, Served::Passed))
             }
@@ -289,7 +301,7 @@ impl Service {
     ) -> Response<Body> {
         let length = response.body().size_hint().exact();
         let headers = response.headers_mut();
-        if let Some(mark) = self.marks.iter().find(|mark| mark.served == served) {
+        if let Some(mark) = self.0.marks.iter().find(|mark| mark.served == served) {
             if let Some(member) = &mark.cache_status {
                 headers.append(CACHE_STATUS, member.clone());
             }

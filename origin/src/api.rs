@@ -74,13 +74,13 @@ impl Api {
         };
         match say {
             Say::Hosted => self.hosted(routed.route, request).await,
-            Say::Upstream => Box::pin(upstreams.clone().call(request)).await,
+            Say::Upstream => Box::pin(upstreams.call(request)).await,
             Say::Either => {
                 let name = routed.route.as_str();
                 let answer = self.answer(routed.route, request.headers(), Body::empty());
                 match answer.await {
                     Err(error) if error.code() == ErrorCode::NameUnknown => {
-                        Box::pin(upstreams.clone().call(request)).await
+                        Box::pin(upstreams.call(request)).await
                     }
                     answer => answered(name, answer),
                 }
@@ -105,7 +105,7 @@ impl Api {
         };
         // Nobody is asked after us.
         request.headers_mut().remove(OUTPORT_HOPS);
-        let mut response = Box::pin(upstreams.clone().call(request)).await;
+        let mut response = Box::pin(upstreams.call(request)).await;
         response
             .headers_mut()
             .insert(OUTPORT_UPSTREAM, name.clone());

@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::{Either, ready};
 use http::header::HOST;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -101,23 +102,23 @@ where
         let mut request = Request::from_parts(head, body);
         request.extensions_mut().insert(Peer(self.peer));
         request.extensions_mut().insert(exchange.id);
-        let service = self.service.clone();
-        Box::pin(async move {
-            let answering = async move {
-                if is_addressed {
-                    return service(request).await;
-                }
-                let error = ApiError::new(ErrorCode::BadRequest);
-                error_response(&error.with_message("a request names one Host"))
-            };
-            let answered = AssertUnwindSafe(answering).catch_unwind().await;
+        let answering = if is_addressed {
+            Either::Left((self.service)(request))
+        } else {
+            let error = ApiError::new(ErrorCode::BadRequest);
+            let error = error.with_message("a request names one Host");
+            Either::Right(ready(error_response(&error)))
+        };
+        let answering = AssertUnwindSafe(answering).catch_unwind();
+        // An async block would hold what it awaits twice, and this is allocated and moved for each request.
+        Box::pin(answering.map(move |answered| {
             let mut response =
                 answered.unwrap_or_else(|_panic| error_response(&ErrorCode::Internal.into()));
             if let Some(lent) = lent {
                 lent.settle(&mut response);
             }
             Ok(exchange.respond(response))
-        })
+        }))
     }
 }
 
