@@ -12,6 +12,7 @@
 mod exact;
 mod file;
 mod incoming;
+pub mod room;
 
 use std::io;
 use std::ops::Range;

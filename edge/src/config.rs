@@ -373,6 +373,7 @@ fn questions(section: &mut Section<'_>) -> OriginConfig {
     OriginConfig {
         answer_timeout,
         manifest_bytes_max: section.take("manifest_max", ByteSize::mib(4)).as_u64(),
+        answers_bytes_max: section.take("answers_memory", ByteSize::mib(32)).as_u64(),
         breaker: breaker(section),
         tags: TagConfig {
             policy: Policy::good_for(section.take("tags_fresh_for", Duration::from_secs(1))),

@@ -29,6 +29,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, IF_NONE_MATCH, RANGE};
 use http::{HeaderMap, Request, Response, StatusCode};
 use outport_core::access::Access;
 use outport_core::body::Body;
+use outport_core::body::room::Room;
 use outport_core::net::client::Client;
 use outport_core::oci::digest::{Algorithm, Digest};
 use outport_core::oci::range::etag;
@@ -60,6 +61,8 @@ pub struct OriginConfig {
     pub answer_timeout: Duration,
     /// The largest manifest that is taken, in bytes.
     pub manifest_bytes_max: u64,
+    /// How much memory manifests and lists may take together while they come in, in bytes.
+    pub answers_bytes_max: u64,
     /// When to stop asking.
     pub breaker: BreakerConfig,
     /// How tags are kept.
@@ -82,6 +85,8 @@ struct Inner {
     peer: Peer,
     config: OriginConfig,
     health: Health,
+    /// Where manifests and lists come in.
+    room: Room,
 }
 
 /// A node of this registry.
@@ -149,6 +154,7 @@ impl Origin {
         Self(Arc::new(Inner {
             health: Health::new(config.breaker, is_there, metrics),
             peer,
+            room: Room::new(config.answers_bytes_max),
             config,
         }))
     }
@@ -296,7 +302,7 @@ impl Origin {
                 });
             }
             let (head, body) = response.into_parts();
-            let list = body.collect_limited(bytes_max).await;
+            let list = self.0.room.collect(body, bytes_max).await;
             let list = list.or(Err(OriginError::Nonsense(
                 "a list that breaks off or is too long",
             )))?;
@@ -403,12 +409,11 @@ impl Origin {
     ) -> Result<Manifest, OriginError> {
         let (head, body) = response.into_parts();
         let told = told_digest(&head.headers);
-        let content = body
-            .collect_limited(self.0.config.manifest_bytes_max)
-            .await
-            .or(Err(OriginError::Nonsense(
-                "a manifest that breaks off or is too large",
-            )))?;
+        let bytes_max = self.0.config.manifest_bytes_max;
+        let content = self.0.room.collect(body, bytes_max).await;
+        let content = content.or(Err(OriginError::Nonsense(
+            "a manifest that breaks off or is too large",
+        )))?;
         let digest: Digest = match reference {
             Reference::Digest(digest) => *digest,
             Reference::Tag(_) => match (told, self.definition()) {

@@ -79,6 +79,7 @@ pub(crate) const fn questions() -> OriginConfig {
     OriginConfig {
         answer_timeout: Duration::from_secs(9),
         manifest_bytes_max: 1 << 20,
+        answers_bytes_max: 32 << 20,
         breaker: BreakerConfig {
             failures: 99,
             min_rest: Duration::ZERO,

@@ -148,6 +148,7 @@ fn questions(section: &mut Section<'_>, fresh_for: Duration) -> OriginConfig {
     OriginConfig {
         answer_timeout: section.take("answer_timeout", Duration::from_millis(1900)),
         manifest_bytes_max: section.take("manifest_max", ByteSize::mib(4)).as_u64(),
+        answers_bytes_max: section.take("answers_memory", ByteSize::mib(32)).as_u64(),
         breaker: breaker(section),
         tags: TagConfig {
             policy: Policy {
