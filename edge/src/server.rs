@@ -25,7 +25,7 @@ use crate::respond::origin_error;
 use crate::served::Served;
 use crate::source::registries::{Addressed, Remote, Say, is_push_check};
 use crate::source::sources::Reach;
-use crate::source::{HOPS_MAX, OUTPORT_HOPS, OriginError};
+use crate::source::{HOPS_MAX, OUTPORT_HOPS, OUTPORT_UPSTREAM, OriginError};
 
 /// Answers the requests of clients; cheap to clone.
 #[derive(Clone, Debug)]
@@ -84,12 +84,11 @@ impl Service {
     /// Answers a request.
     pub async fn call(self, mut request: Request<Body>) -> Response<Body> {
         let began = Instant::now();
-        let addressed = match self.address(&request) {
+        let mut addressed = match self.address(&request) {
             Ok(addressed) => addressed,
             Err(error) => return self.finish(error_response(&error), "none", Served::Local),
         };
-        let route = &addressed.route;
-        let name = route.as_str();
+        let name = addressed.route.as_str();
         let Some(hops) = hops(request.headers()) else {
             let error = ApiError::new(ErrorCode::BadRequest)
                 .with_message("the request went through too many nodes");
@@ -97,9 +96,16 @@ impl Service {
         };
         let caller = Caller::of(request.extensions()).clone();
         let is_open = |route: &Route| self.0.resolver.registries().is_open(route, &caller);
-        if !is_open(route) {
+        if !is_open(&addressed.route) {
             return self.finish(closed(&caller), name, Served::Local);
         }
+        if hops > 0 {
+            addressed = match self.asked_by_node(&request, &caller) {
+                Some(asked) => asked,
+                None => return self.finish(closed(&caller), name, Served::Local),
+            };
+        }
+        let route = &addressed.route;
         let answer = match &addressed.otherwise {
             None => self.answer(route, hops, &mut request).await,
             Some(otherwise) if !is_open(otherwise) => {
@@ -139,6 +145,20 @@ impl Service {
             addressed.route = otherwise;
         }
         Ok(addressed)
+    }
+
+    /// Returns what another node means, which says whose a repository is and leaves nothing to find out; none when it is not to
+    /// have that from here.
+    fn asked_by_node(&self, request: &Request<Body>, caller: &Caller) -> Option<Addressed> {
+        let registries = self.0.resolver.registries();
+        let route = Route::parse(request.method(), request.uri()).ok()?.route;
+        let question = request.headers().get(OUTPORT_UPSTREAM);
+        let mut asked = route.repository().into_iter();
+        let may_have = asked.all(|repo| registries.may_be_given(repo, question, caller));
+        may_have.then_some(Addressed {
+            route,
+            otherwise: None,
+        })
     }
 
     /// Answers for the origin, or for the default upstream when the origin does not know the repository.

@@ -114,7 +114,7 @@ enum Peer {
 /// How many nodes a request has gone through.
 pub const OUTPORT_HOPS: HeaderName = HeaderName::from_static("outport-hops");
 
-/// For which upstream the origin is asked, and that an answer is its.
+/// For which upstream the origin, or a sibling, is asked, and that an answer of the origin's is its.
 pub const OUTPORT_UPSTREAM: HeaderName = HeaderName::from_static("outport-upstream");
 
 /// The most that a request may have gone through.
@@ -347,18 +347,18 @@ impl Origin {
         }
     }
 
-    /// Fetches bytes of a blob; returns when the head of the answer is in. With it, the request has gone through `hops` nodes.
+    /// Fetches bytes of a blob; returns when the head of the answer is in. A node is told so much beside the question.
     pub async fn blob(
         &self,
         repo: &RepoName,
         digest: &Digest,
         span: Span,
-        hops: HeaderValue,
+        told: HeaderMap,
     ) -> Result<IncomingBlob, OriginError> {
         let repo = self.remote(repo)?;
         let mut request = request(&blob_route(&repo, digest, Fetch::Get))?;
         if self.definition().is_none() {
-            request.headers_mut().insert(OUTPORT_HOPS, hops);
+            request.headers_mut().extend(told);
         }
         let range = match &span {
             Span::From(0) => None,

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use outport_core::access::Caller;
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 use outport_core::oci::route::{Fetch, Route, Routed};
@@ -195,6 +196,25 @@ impl Registries {
     pub fn is_open(&self, route: &Route, caller: &Caller) -> bool {
         let upstream = route.repository().and_then(|repo| self.upstream(repo));
         upstream.is_none_or(|upstream| upstream.definition.readers.include(caller))
+    }
+
+    /// Whether another node of the region that asks so may have what is here of a repository: when it says of which upstream
+    /// that is, and lets only some in where only some are let in here. Without a word of that, it means what is hosted.
+    pub fn may_be_given(
+        &self,
+        repo: &RepoName,
+        question: Option<&HeaderValue>,
+        caller: &Caller,
+    ) -> bool {
+        match (self.upstream(repo), question) {
+            (None, None) => true,
+            (Some(Remote { definition, .. }), Some(question)) => {
+                definition.answers(question.as_bytes())
+                    && definition.readers.include(caller)
+                    && definition.may_pull_local(repo)
+            }
+            (None, Some(_)) | (Some(_), None) => false,
+        }
     }
 
     /// Returns what a client that came by a host name means.

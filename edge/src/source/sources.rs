@@ -4,22 +4,23 @@
 //! node is the owner itself or no sibling helps.
 //!
 //! Invariants: a request that a sibling sent goes to the origin only, so no request goes in a circle; a sibling's no means
-//! only that it does not help. Failure: what the origin says counts, in the end. A sibling that is slow is overtaken: the
+//! only that it does not help. It is told of which upstream a repository is, and whether that is for some here, so that what it
+//! gives is what is meant, and to be given on: without that it gives what is hosted, and nothing else. Failure: what the origin says counts, in the end. A sibling that is slow is overtaken: the
 //! origin is asked beside it, and the first to answer is the source.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use outport_core::net::client::BaseUrl;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::RepoName;
 use tokio::time::timeout;
 
-use super::registries::Registries;
+use super::registries::{Registries, Remote};
 use super::ring::Ring;
-use super::{IncomingBlob, Origin, OriginError, Span};
+use super::{IncomingBlob, OUTPORT_HOPS, OUTPORT_UPSTREAM, Origin, OriginError, Span};
 use crate::cache::table::Home;
 use crate::metrics::SourceKind;
 
@@ -184,7 +185,13 @@ impl Sources {
         sibling: &Origin,
         question: &Question<'_>,
     ) -> Result<IncomingBlob, OriginError> {
-        ask(sibling, question, HOPS_TO_SIBLING).await
+        let mut told = hops(HOPS_TO_SIBLING);
+        if let Some(Remote { definition, .. }) = self.0.registries.upstream(question.repo) {
+            let upstream = HeaderValue::try_from(definition.question());
+            let upstream = upstream.or(Err(OriginError::Nonsense("a name that cannot be said")))?;
+            told.insert(OUTPORT_UPSTREAM, upstream);
+        }
+        ask(sibling, question, told).await
     }
 
     async fn ask_origin(
@@ -192,7 +199,7 @@ impl Sources {
         question: &Question<'_>,
     ) -> Result<(IncomingBlob, SourceKind), OriginError> {
         let registry = self.0.registries.of_blobs(question.repo);
-        let blob = ask(registry, question, HOPS_TO_ORIGIN).await?;
+        let blob = ask(registry, question, hops(HOPS_TO_ORIGIN)).await?;
         let kind = if registry.definition().is_some() {
             SourceKind::Upstream
         } else {
@@ -202,13 +209,17 @@ impl Sources {
     }
 }
 
+fn hops(gone: HeaderValue) -> HeaderMap {
+    HeaderMap::from_iter([(OUTPORT_HOPS, gone)])
+}
+
 async fn ask(
     source: &Origin,
     question: &Question<'_>,
-    hops: HeaderValue,
+    told: HeaderMap,
 ) -> Result<IncomingBlob, OriginError> {
     let span = question.span.clone();
-    let asking = Box::pin(source.blob(question.repo, question.digest, span, hops));
+    let asking = Box::pin(source.blob(question.repo, question.digest, span, told));
     match question.patience {
         Patience::Client => source.in_question_time(asking).await,
         Patience::Download => asking.await,
