@@ -90,8 +90,11 @@ const LISTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lists");
 const UNHOSTED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("unhosted");
 const FORMAT: TableDefinition<'_, (), u64> = TableDefinition::new("format");
 
-/// What this version writes; a file that says otherwise is replaced.
-const FORMAT_VERSION: u64 = 1;
+/// What this version writes; a file that says otherwise is replaced, unless it is of the one before.
+const FORMAT_VERSION: u64 = 2;
+
+/// The same, but links to blobs may be those of repositories that do not have them: they were a sibling's word that was wrong.
+const VERSION_OF_WRONG_LINKS: u64 = 1;
 
 /// When a table is full, one in so many rows goes at once.
 const PRUNED_SHARE: u64 = 64;
@@ -316,8 +319,13 @@ fn open_database(path: &Path, config: NamesConfig) -> Result<Database, redb::Err
     {
         let mut format = transaction.open_table(FORMAT)?;
         let found = format.get(())?.map(|version| version.value());
-        if found.is_some_and(|version| version != FORMAT_VERSION) {
-            return Err(DatabaseError::UpgradeRequired(0).into());
+        match found {
+            None | Some(FORMAT_VERSION) => {}
+            Some(VERSION_OF_WRONG_LINKS) => {
+                let mut links = transaction.open_table(LINKS)?;
+                links.retain(|row, _| !is_of_blob(row))?;
+            }
+            Some(_) => return Err(DatabaseError::UpgradeRequired(0).into()),
         }
         format.insert((), FORMAT_VERSION)?;
         transaction.open_table(LINKS)?;
@@ -442,6 +450,11 @@ fn link_row(key: &LinkKey) -> Vec<u8> {
     row
 }
 
+/// Whether a row is of a link to a blob; so may one in 65,536 be that is not, of a SHA-512.
+fn is_of_blob(row: &[u8]) -> bool {
+    row.get(32..34) == Some(&[1, b'b']) || row.get(64..66) == Some(&[2, b'b'])
+}
+
 fn tag_row(repo: &RepoName, tag: &Tag) -> Vec<u8> {
     // Neither can hold a colon.
     hashed(&format!("{repo}:{tag}"))
@@ -559,5 +572,47 @@ mod tests {
         std::fs::write(&path, sound).unwrap();
         let file = NamesFile::open(&path, CONFIG).unwrap();
         assert_eq!(file.link(&key(1)), None);
+    }
+    #[test]
+    fn links_to_blobs_of_the_version_before_are_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("names");
+        let blobs = [Algorithm::Sha256, Algorithm::Sha512].map(|algorithm| LinkKey {
+            digest: algorithm.digest(b"a"),
+            ..key(0)
+        });
+        let manifest = LinkKey {
+            kind: LinkKind::Manifest,
+            ..key(0)
+        };
+        let link = Link {
+            content_type: HeaderValue::from_static("a/b"),
+            size: 1,
+        };
+        let keys = || blobs.iter().chain([&manifest]);
+        let put_all = |file: &NamesFile| {
+            let put = |key: &LinkKey| Change::PutLink(key.clone(), link.clone());
+            file.apply(&keys().map(put).collect::<Vec<_>>()).unwrap();
+            file.flush().unwrap();
+        };
+        let file = NamesFile::open(&path, CONFIG).unwrap();
+        put_all(&file);
+        let older = |database: &Database| {
+            let transaction = database.begin_write()?;
+            transaction
+                .open_table(FORMAT)?
+                .insert((), VERSION_OF_WRONG_LINKS)?;
+            Ok(transaction.commit()?)
+        };
+        file.work(older).unwrap();
+        drop(file);
+        let file = NamesFile::open(&path, CONFIG).unwrap();
+        let found: Vec<_> = keys().map(|key| file.link(key)).collect();
+        assert_eq!(found, [None, None, Some(link.clone())]);
+        // What is written from now on stays.
+        put_all(&file);
+        drop(file);
+        let file = NamesFile::open(&path, CONFIG).unwrap();
+        assert!(keys().all(|key| file.link(key).is_some()));
     }
 }
