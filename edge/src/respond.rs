@@ -105,7 +105,7 @@ impl From<AddressError> for ApiError {
     fn from(error: AddressError) -> Self {
         let code = match error {
             AddressError::UnknownNamespace => ErrorCode::NameUnknown,
-            AddressError::Name => ErrorCode::NameInvalid,
+            AddressError::Name | AddressError::Taken => ErrorCode::NameInvalid,
             AddressError::Forbidden => ErrorCode::Denied,
             AddressError::ReadOnly => ErrorCode::MethodNotAllowed,
         };

@@ -6,11 +6,12 @@
 //! own, so that the four ways come to the same bytes.
 //!
 //! Invariants: an `ns` that is not configured is refused, and leads to no connection. A repository is asked for at one
-//! registry; a hosted one that the origin knows, or may know, never at an upstream.
+//! registry; a hosted one that the origin knows, or may know, never at an upstream, and one that is called as an upstream's
+//! never at the origin.
 
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use outport_core::access::Caller;
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 use outport_core::oci::route::{Fetch, Route, Routed};
@@ -106,6 +107,9 @@ pub enum AddressError {
     /// The repository's name is too long together with the upstream's.
     #[error("the name is too long")]
     Name,
+    /// What the origin hosts cannot be called so.
+    #[error("the name is that of an upstream's repository here")]
+    Taken,
     /// The configuration does not let it be asked for this.
     #[error("not to be had from this upstream, by configuration")]
     Forbidden,
@@ -268,6 +272,8 @@ impl Registries {
                 let there = at_upstream(routed.route.clone(), definition, local);
                 there.map_or(Say::Hosted, |_| Say::Either)
             }
+            // It is asked for as what is hosted, as ever, but not to be changed as that.
+            Err(AddressError::Taken) if !is_question(&routed.route) => Say::Upstream,
             // What clients call the registry of an origin is nobody's business at the origin.
             Ok(Meant::Origin | Meant::Default(_)) | Err(_) => Say::Hosted,
         }
@@ -280,10 +286,13 @@ impl Registries {
         ns: Option<&str>,
         host: Option<&str>,
     ) -> Result<Meant<'_>, AddressError> {
-        let named = match ns {
-            Some(ns) if self.is_origin(ns) => return Ok(Meant::Origin),
-            Some(ns) => Some(self.called(ns).ok_or(AddressError::UnknownNamespace)?),
+        let named = match ns.map(|ns| (ns, self.called(ns))) {
             None => self.at(host),
+            Some((_, Some(definition))) => Some(definition),
+            Some((ns, None)) if !self.is_origin(ns) => return Err(AddressError::UnknownNamespace),
+            // Whatever it is called by, from here on its name says whose it is.
+            Some(_) if self.upstream(repo).is_some() => return Err(AddressError::Taken),
+            Some(_) => return Ok(Meant::Origin),
         };
         if let Some(definition) = named {
             return Ok(Meant::Named(definition));
@@ -296,9 +305,10 @@ impl Registries {
         Ok(default.map_or(Meant::Origin, Meant::Default))
     }
 
+    /// Whether clients call the origin's registry so; at the origin itself, by whatever name is no upstream's.
     fn is_origin(&self, ns: &str) -> bool {
         let mut names = self.0.hosted.names.iter();
-        names.any(|name| name.eq_ignore_ascii_case(ns))
+        self.is_here() || names.any(|name| name.eq_ignore_ascii_case(ns))
     }
 
     fn called(&self, ns: &str) -> Option<&Definition> {
@@ -319,6 +329,10 @@ impl Registries {
         let mut upstreams = self.0.upstreams.iter();
         upstreams.find(|upstream| is_it(&upstream.definition))
     }
+}
+
+fn is_question(route: &Route) -> bool {
+    [Method::GET, Method::HEAD].contains(&route.method())
 }
 
 /// Whether a question is what clients that push ask, to leave out what is there already: that another registry has it is no

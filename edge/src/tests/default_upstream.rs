@@ -7,7 +7,7 @@ use http::Method;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::origin::ScriptedOrigin;
+use super::origin::{MANIFEST_TYPE, ScriptedOrigin};
 use super::upstreams::scripted::ScriptedUpstream;
 use super::upstreams::{STALE_MAX, manifest};
 use super::{RunningEdge, blob_path, content, sha256};
@@ -54,6 +54,7 @@ async fn start(
         "upstreams.names_from=upstream",
         "upstreams.tags_fresh_for=0s",
         "origin.answer_timeout=1m",
+        "origin.names=[\"registry.example\"]",
     ];
     RunningEdge::start(cache.path(), origin.address, &sets).await
 }
@@ -258,5 +259,30 @@ async fn what_was_pinned_without_the_upstream_s_name_is_let_go_without_asking() 
     let left = rig.edge.operate(Method::GET, "/pins").await;
     assert_eq!(left.body.unwrap(), "[]");
     assert_eq!((rig.origin.seen_all(), rig.upstream.seen("/").len()), asked);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_tag_of_an_upstream_is_not_moved_by_a_push_to_what_is_called_so() {
+    let rig = Rig::new().await;
+    let (theirs, hosted) = (manifest("theirs"), manifest("hosted"));
+    let path = "/v2/hub/org/app/manifests/1";
+    rig.upstream.put_manifest("org/app", "1", &theirs);
+    rig.origin.put_manifest("hub/org/app", "1", &hosted);
+    assert_eq!(rig.edge.get(path).await.body, Some(theirs.clone()));
+    let asked = rig.upstream.seen("/").len();
+    let by_ns = format!("{path}?ns=registry.example");
+    let pushed = manifest("pushed");
+    let pushed = rig.edge.put(&by_ns, MANIFEST_TYPE, &pushed).await;
+    assert_eq!(pushed.status, 400);
+    let deleted = rig.edge.begin(Method::DELETE, &by_ns, &[]).await;
+    assert_eq!(deleted.status, 400);
+    // Nor is what the origin hosts, by a name that is taken, looked for at the upstream.
+    assert_eq!(rig.edge.get(&by_ns).await.status, 400);
+    assert_eq!(rig.upstream.seen("/").len(), asked);
+    for method in [Method::PUT, Method::DELETE] {
+        assert!(rig.origin.seen(&method, "/").is_empty());
+    }
+    assert_eq!(rig.edge.get(path).await.body, Some(theirs));
     rig.edge.stop().await;
 }

@@ -10,6 +10,10 @@ use crate::source::Node;
 use crate::tests::questions;
 
 fn registries(has_origin: bool, default: Option<&str>) -> Registries {
+    registries_at(has_origin, default, false)
+}
+
+fn registries_at(has_origin: bool, default: Option<&str>, is_here: bool) -> Registries {
     let config = client::Config::default();
     let url = "http://127.0.0.1:1".parse().unwrap();
     let node = has_origin.then(|| Node {
@@ -32,8 +36,12 @@ fn registries(has_origin: bool, default: Option<&str>) -> Registries {
     let origin = Origin::new(node, questions(), OriginMetrics::default());
     let hosted = Hosted {
         origin,
-        names: vec!["own.example".to_owned()],
-        is_here: false,
+        names: if is_here {
+            Vec::new()
+        } else {
+            vec!["own.example".to_owned()]
+        },
+        is_here,
     };
     let frozen = Frozen::open(Path::new("/nowhere")).unwrap();
     let default = (default.map(str::to_owned), Rules::default());
@@ -122,4 +130,40 @@ fn an_upstream_is_not_pushed_to_and_a_strange_one_not_asked() {
         addressed("GET /v2/team/app/manifests/3"),
         Ok("/v2/team/app/manifests/3".to_owned())
     );
+}
+
+#[test]
+fn what_is_called_as_an_upstream_s_is_not_hosted() {
+    let registries = registries(true, None);
+    for method in ["GET", "PUT", "DELETE"] {
+        let asked = format!("{method} /v2/ghcr.io/org/app/manifests/1?ns=own.example");
+        let addressed = addressed(&registries, &asked, "edge");
+        assert_eq!(addressed, Err(AddressError::Taken), "{method}");
+    }
+}
+
+#[test]
+fn at_the_origin_nothing_is_changed_that_is_called_as_an_upstream_s() {
+    let registries = registries_at(false, None, true);
+    for (asked, expected) in [
+        ("PUT /v2/ghcr.io/org/app/manifests/1", Say::Upstream),
+        (
+            "PUT /v2/ghcr.io/org/app/manifests/1?ns=own.example",
+            Say::Upstream,
+        ),
+        (
+            "POST /v2/ghcr.io/org/app/blobs/uploads/?ns=any",
+            Say::Upstream,
+        ),
+        ("GET /v2/ghcr.io/org/app/manifests/1?ns=any", Say::Hosted),
+        ("PUT /v2/org/app/manifests/1?ns=any", Say::Hosted),
+        ("GET /v2/org/app/manifests/1?ns=any", Say::Hosted),
+    ] {
+        let (method, uri) = asked.split_once(' ').unwrap();
+        let routed = Route::parse(&method.parse().unwrap(), &uri.parse().unwrap()).unwrap();
+        assert_eq!(registries.say(&routed, None), expected, "{asked}");
+        // Whoever is to say so refuses it.
+        let is_refused = addressed(&registries, asked, "origin").is_err();
+        assert_eq!(is_refused, asked.contains("ghcr.io"), "{asked}");
+    }
 }
