@@ -35,6 +35,11 @@ pub fn origin_error(error: OriginError, route: &Route) -> Response<Body> {
     }
 }
 
+/// Whether an answer says that there is no such thing.
+pub fn is_not_found(response: &Response<Body>) -> bool {
+    response.status() == StatusCode::NOT_FOUND
+}
+
 impl From<OriginError> for ApiError {
     fn from(error: OriginError) -> Self {
         let (code, message, retry_after) = match &error {

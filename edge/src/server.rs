@@ -21,7 +21,7 @@ use crate::metrics::{RequestMetrics, ServedLabel};
 use crate::pull::{Answer, Pull, Wanted};
 use crate::resolve::Resolver;
 use crate::resolve::hosted::Whose;
-use crate::respond::origin_error;
+use crate::respond::{is_not_found, origin_error};
 use crate::served::Served;
 use crate::source::registries::{Addressed, Remote, Say, is_push_check};
 use crate::source::sources::Reach;
@@ -110,13 +110,10 @@ impl Service {
             None => self.answer(route, hops, &mut request).await,
             Some(otherwise) if !is_open(otherwise) => {
                 let answer = Box::pin(self.answer(route, hops, &mut request)).await;
-                if !is_push_check(route)
-                    && let Err(OriginError::Refused(refusal)) = &answer
-                    && refusal.is_of_unknown_name()
-                {
-                    return self.finish(closed(&caller), name, Served::Local);
+                match self.if_hosted(route, answer).await {
+                    Some(answer) => answer,
+                    None => return self.finish(closed(&caller), name, Served::Local),
                 }
-                answer
             }
             Some(otherwise) => {
                 let request = std::mem::take(&mut request);
@@ -159,6 +156,22 @@ impl Service {
             route,
             otherwise: None,
         })
+    }
+
+    /// Returns the origin's answer, unless it has nothing to answer with and does not say that it hosts the repository: whether
+    /// another has it, and what of that is here, is then not to be found out by the way in which the origin was asked.
+    async fn if_hosted(&self, route: &Route, answer: Answer) -> Option<Answer> {
+        let is_missing = match &answer {
+            _ if is_push_check(route) => false,
+            Err(OriginError::Refused(refusal)) if refusal.is_of_unknown_name() => return None,
+            Err(error) => error.is_not_found(),
+            Ok((response, _)) => is_not_found(response),
+        };
+        if is_missing && let Some(repo) = route.repository() {
+            let is_hosted = Box::pin(self.0.resolver.is_hosted_by_now(repo)).await;
+            return matches!(is_hosted, Ok(true)).then_some(answer);
+        }
+        Some(answer)
     }
 
     /// Answers for the origin, or for the default upstream when the origin does not know the repository.

@@ -245,6 +245,29 @@ async fn a_default_upstream_that_is_for_some_leaves_what_is_hosted_to_all() {
     assert_eq!(check.status, 404);
     let answer = get(&edge, ALICE, "/v2/org/app/manifests/1").await;
     assert_eq!(answer.body, Some(theirs));
+    // What she has brought in looks no different from what is not here, whatever the repository is called; and lists.
+    let [known, unknown] = [11, 12].map(|seed| content(1000, seed));
+    upstream.put_blob("org/app", &known);
+    let answer = get(&edge, ALICE, &blob_path("hub/org/app", &known)).await;
+    assert_eq!(answer.body, Some(known.clone()));
+    edge.settle().await;
+    for repo in ["org/app", "no/such"] {
+        let mut paths = [&known, &unknown]
+            .map(|blob| blob_path(repo, blob))
+            .to_vec();
+        paths.push(format!("/v2/{repo}/tags/list"));
+        for path in paths {
+            for shown in [ANYBODY, BOB] {
+                let answer = get(&edge, shown, &path).await;
+                assert_eq!(answer.status, refusal(shown), "{path}");
+            }
+        }
+    }
+    // Of what is hosted all are told.
+    let lacking = blob_path("team/app", &known);
+    assert_eq!(get(&edge, ANYBODY, &lacking).await.status, 404);
+    let list = get(&edge, ANYBODY, "/v2/team/app/tags/list").await;
+    assert_eq!(list.status, 200);
     edge.stop().await;
 }
 
@@ -359,7 +382,7 @@ async fn a_sibling_gives_nothing_of_a_default_upstream_for_what_is_hosted() {
             let path = blob_path("org/app", blob);
             for shown in [ANYBODY, BOB] {
                 let answer = get(&region.edges[edge], shown, &path).await;
-                assert!(answer.status.is_client_error(), "{path} at {edge}");
+                assert_eq!(answer.status, refusal(shown), "{path} at {edge}");
             }
         }
     };
