@@ -193,6 +193,11 @@ impl Access {
         Some(value)
     }
 
+    /// Whether there is a file of users.
+    pub fn has_users(&self) -> bool {
+        self.0.config.users.is_some()
+    }
+
     /// Whether other nodes can tell that we are one.
     pub fn has_key(&self) -> bool {
         self.0.config.key.is_some()

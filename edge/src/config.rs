@@ -190,9 +190,12 @@ impl PullThroughConfig {
         };
         let (cache_path, cache, names) = disk(section, "data/edge");
         let upstreams = upstreams::read(section, Some(origin_is));
-        let asks_nodes = !siblings.sites.is_empty()
-            || [upstreams.names_from, upstreams.blobs_from].contains(&Asked::Origin);
-        upstreams::check_readers(section, &upstreams, access.as_ref(), asks_nodes);
+        let asks = upstreams::AsksNodes {
+            an_origin: origin_is != upstreams::OriginIs::Nowhere,
+            for_upstreams: !siblings.sites.is_empty()
+                || [upstreams.names_from, upstreams.blobs_from].contains(&Asked::Origin),
+        };
+        upstreams::check_access(section, &upstreams, access.as_ref(), asks);
         Self {
             name,
             is_of_origin: false,
@@ -216,7 +219,8 @@ impl PullThroughConfig {
     ) -> Self {
         let (cache_path, cache, names) = disk(section, "data/upstreams");
         let upstreams = upstreams::read(section, None);
-        upstreams::check_readers(section, &upstreams, access, false);
+        let asks = upstreams::AsksNodes::default();
+        upstreams::check_access(section, &upstreams, access, asks);
         let nobody = client::Config::default();
         Self {
             name,
@@ -449,6 +453,12 @@ mod tests {
         assert_eq!(keys(&[&users, asks, "access.key=short"]), ["access.key"]);
         let key = format!("access.key={}", "k".repeat(32));
         assert_eq!(keys(&[&users, asks, &key]), [""; 0]);
+        // Also when all that an origin is asked for is open to everybody.
+        let open = [users.as_str(), asks];
+        let problems = load(None, &open).unwrap_err();
+        assert_eq!(problems.iter().next().unwrap().key, "access.key");
+        assert!(load(None, &open[..1]).is_ok());
+        assert!(load(None, &[&open[..], &[&key]].concat()).is_ok());
     }
 
     #[test]

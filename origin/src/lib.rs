@@ -188,6 +188,9 @@ impl Origin {
             drop(seams.tasks.spawn("certificate", minding));
         }
         if let Some(access) = config.access.clone() {
+            if access.has_users() && !access.has_key() {
+                tracing::warn!("there are users and no access.key: no edge is known here as one");
+            }
             let minding = access.mind(seams.hangups.clone(), seams.tasks.clone());
             drop(seams.tasks.spawn("users", minding));
         }

@@ -25,6 +25,15 @@ pub(super) enum OriginIs {
     Nowhere,
 }
 
+/// For what other nodes are asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AsksNodes {
+    /// An origin for what it hosts.
+    pub(super) an_origin: bool,
+    /// An origin or siblings for what is of upstreams.
+    pub(super) for_upstreams: bool,
+}
+
 /// How long an upstream may be away before its tags are no longer trusted: a month.
 const STALE_IF_ERROR: Duration = Duration::from_hours(24 * 30);
 
@@ -82,28 +91,25 @@ pub(super) fn read(section: &mut Section<'_>, origin_is: Option<OriginIs>) -> Up
 }
 
 /// Holds against each other who may pull from upstreams and by what clients, and other nodes, are known.
-pub(super) fn check_readers(
+pub(super) fn check_access(
     section: &mut Section<'_>,
     upstreams: &Upstreams,
     access: Option<&Access>,
-    asks_nodes: bool,
+    asks: AsksNodes,
 ) {
     let mut definitions = upstreams.definitions.iter();
-    let Some(closed) = definitions.find(|definition| !definition.readers.are_everybody()) else {
-        return;
-    };
-    let name = &closed.name;
-    match access {
-        None => {
-            let message = format!("is missing: {name} has readers, which have to be known");
-            section.problem("access.users", message);
-        }
-        Some(access) if asks_nodes && !access.has_key() => {
-            let message =
-                format!("is missing: {name} has readers, and other nodes are asked for it");
-            section.problem("access.key", message);
-        }
-        Some(_) => {}
+    let closed = definitions.find(|definition| !definition.readers.are_everybody());
+    let closed = closed.map(|definition| &definition.name);
+    let has_key = access.is_some_and(Access::has_key);
+    if let (Some(name), None) = (closed, access) {
+        let message = format!("is missing: {name} has readers, which have to be known");
+        section.problem("access.users", message);
+    } else if let Some(name) = closed.filter(|_| asks.for_upstreams && !has_key) {
+        let message = format!("is missing: {name} has readers, and other nodes are asked for it");
+        section.problem("access.key", message);
+    } else if asks.an_origin && access.is_some_and(Access::has_users) && !has_key {
+        let message = "is missing: the origin would not know users by what this edge gave them";
+        section.problem("access.key", message);
     }
 }
 

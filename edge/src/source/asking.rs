@@ -143,7 +143,9 @@ impl Origin {
         if is_away(status) {
             self.0.health.report(false);
         }
-        if !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
+        // What is refused then is what we have shown, and for an operator to mend: the client had no part in it.
+        let is_our_own = status == StatusCode::UNAUTHORIZED && self.is_shown_a_node();
+        if is_our_own || !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
             return Err(OriginError::Sick(status));
         }
         Err(OriginError::Refused(Arc::new(
@@ -172,6 +174,16 @@ impl Origin {
                 OriginError::Limited(wait)
             }
             status => OriginError::Sick(status),
+        }
+    }
+
+    /// Whether questions to it show that a node asks.
+    fn is_shown_a_node(&self) -> bool {
+        match &self.0.peer {
+            Peer::Node(node) | Peer::Through(node, _) => {
+                node.access.as_ref().is_some_and(Access::has_key)
+            }
+            Peer::Absent | Peer::Upstream(_) => false,
         }
     }
 

@@ -110,6 +110,27 @@ async fn only_a_404_is_a_404() {
 }
 
 #[tokio::test]
+async fn a_401_to_what_the_edge_shows_is_not_for_its_clients() {
+    let key = "access.key=0123456789abcdef0123456789abcdef";
+    let rig = Rig::with(&["origin.failures=1000", key]).await;
+    let (manifest, blob) = (content(100, 40), content(1000, 41));
+    rig.origin.put_manifest("a", "1", &manifest);
+    rig.origin.put_blob("a", &blob);
+    let tagged = "/v2/a/manifests/1";
+    rig.edge.get(tagged).await.is(200, &manifest, "fwd=miss");
+    // As when its key is another since.
+    rig.origin.fail_always(Fault::Status(401));
+    let answer = rig.edge.get(tagged).await;
+    answer.is(200, &manifest, "fwd=stale; detail=origin-unreachable");
+    for path in [blob_path("a", &blob), "/v2/a/manifests/2".to_owned()] {
+        let answer = rig.edge.get(&path).await;
+        assert_eq!(answer.status, 503, "{path}");
+        assert!(!answer.headers.contains_key("www-authenticate"));
+    }
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_dead_origin_is_a_503_at_once() {
     let rig = Rig::new().await;
     rig.origin.stop();

@@ -218,6 +218,7 @@ async fn a_default_upstream_that_is_for_some_leaves_what_is_hosted_to_all() {
     let url = format!("upstream.0.url=http://{}", upstream.address);
     let set = [
         &*users,
+        KEY,
         FOR_ALICE,
         "upstream.0.name=hub",
         &url,
