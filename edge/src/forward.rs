@@ -19,7 +19,7 @@ use outport_core::oci::route::Route;
 
 use self::pushed::Passing;
 use crate::resolve::Resolver;
-use crate::source::{OUTPORT_HOPS, OriginError};
+use crate::source::{OUTPORT_HOPS, OUTPORT_UPSTREAM, OriginError};
 
 /// Headers that belong to one connection (RFC 9110 section 7.6.1), and those of older habits.
 const OF_THE_CONNECTION: [&str; 8] = [
@@ -46,6 +46,8 @@ pub async fn forward(
     headers.remove(HOST);
     // The server loop has answered it when the body was first read.
     headers.remove(EXPECT);
+    // For which upstream the origin is asked is a node's own word.
+    headers.remove(OUTPORT_UPSTREAM);
     headers.insert(OUTPORT_HOPS, HeaderValue::from(hops + 1));
     if let Route::PushManifest {
         repository,

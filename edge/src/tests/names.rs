@@ -168,6 +168,7 @@ async fn everything_else_goes_to_the_origin_as_it_is() {
             "/v2/a/blobs/uploads/?digest-algorithm=sha512",
             &[
                 ("x-custom", "kept"),
+                ("outport-upstream", "hub"),
                 ("connection", "x-dropped"),
                 ("x-dropped", "1"),
             ],
@@ -180,6 +181,7 @@ async fn everything_else_goes_to_the_origin_as_it_is() {
     assert_eq!(headers["x-custom"], "kept");
     assert_eq!(headers["outport-hops"], "1");
     assert!(!headers.contains_key("x-dropped"));
+    assert!(!headers.contains_key("outport-upstream"));
     let looped = rig
         .edge
         .begin(Method::GET, "/v2/a/tags/list", &[("outport-hops", "2")]);
