@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use outport_core::access::Caller;
 use outport_core::body::Body;
 use outport_core::net::respond::{error_response, small, with_allow};
 use outport_core::oci::digest::Digest;
@@ -99,7 +100,10 @@ impl Operations {
             },
             ns: None,
         };
-        let addressed = self.resolver.registries().address(routed, None)?;
+        let addressed = self
+            .resolver
+            .registries()
+            .address(routed, None, &Caller::Node)?;
         let meant = [Some(addressed.route), addressed.otherwise];
         let images = meant.into_iter().flatten().map(|route| match route {
             Route::FetchManifest {

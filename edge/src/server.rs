@@ -67,7 +67,7 @@ impl Service {
     /// Returns who has the say about what a request asks.
     pub fn say(&self, routed: &Routed, request: &Request<Body>) -> Say {
         let registries = self.0.resolver.registries();
-        registries.say(routed, host(request))
+        registries.say(routed, host(request), Caller::of(request.extensions()))
     }
 
     /// Whether an edge that asks so for an upstream means that of the repository that a route is about, and may.
@@ -134,7 +134,8 @@ impl Service {
     fn address(&self, request: &Request<Body>) -> Result<Addressed, ApiError> {
         let registries = self.0.resolver.registries();
         let routed = Route::parse(request.method(), request.uri())?;
-        let mut addressed = registries.address(routed, host(request))?;
+        let mut addressed =
+            registries.address(routed, host(request), Caller::of(request.extensions()))?;
         // At the origin itself, which was asked before.
         if registries.is_here()
             && let Some(otherwise) = addressed.otherwise.take()

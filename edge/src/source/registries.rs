@@ -221,8 +221,14 @@ impl Registries {
         }
     }
 
-    /// Returns what a client that came by a host name means.
-    pub fn address(&self, routed: Routed, host: Option<&str>) -> Result<Addressed, AddressError> {
+    /// Returns what a client that came by a host name means. Which repositories an upstream may be asked for is found out by its
+    /// readers only.
+    pub fn address(
+        &self,
+        routed: Routed,
+        host: Option<&str>,
+        caller: &Caller,
+    ) -> Result<Addressed, AddressError> {
         let Routed { route, ns } = routed;
         let alone = |route| Addressed {
             route,
@@ -235,16 +241,16 @@ impl Registries {
             Meant::Origin => Ok(alone(route)),
             Meant::Named(definition) => {
                 let local = definition.local(repo);
-                at_upstream(route, definition, local).map(alone)
+                at_upstream(route, (definition, local), caller).map(alone)
             }
             Meant::Prefix(definition) => {
                 let remote = definition.remote(repo);
                 let local = remote.and_then(|remote| definition.local(&remote));
-                at_upstream(route, definition, local).map(alone)
+                at_upstream(route, (definition, local), caller).map(alone)
             }
             Meant::Default(definition) => {
                 let local = definition.local(repo);
-                match at_upstream(route.clone(), definition, local) {
+                match at_upstream(route.clone(), (definition, local), caller) {
                     Ok(there) if self.0.hosted.is_here || self.origin().is_there() => {
                         Ok(Addressed {
                             route,
@@ -261,7 +267,7 @@ impl Registries {
     }
 
     /// Returns who has the say about what a client asks that came by a host name.
-    pub fn say(&self, routed: &Routed, host: Option<&str>) -> Say {
+    pub fn say(&self, routed: &Routed, host: Option<&str>, caller: &Caller) -> Say {
         let Some(repo) = routed.route.repository() else {
             return Say::Hosted;
         };
@@ -269,7 +275,7 @@ impl Registries {
             Ok(Meant::Named(_) | Meant::Prefix(_)) => Say::Upstream,
             Ok(Meant::Default(definition)) if !is_push_check(&routed.route) => {
                 let local = definition.local(repo);
-                let there = at_upstream(routed.route.clone(), definition, local);
+                let there = at_upstream(routed.route.clone(), (definition, local), caller);
                 there.map_or(Say::Hosted, |_| Say::Either)
             }
             // It is asked for as what is hosted, as ever, but not to be changed as that.
@@ -351,14 +357,15 @@ pub fn is_push_check(route: &Route) -> bool {
     )
 }
 
-/// Returns the same question about a repository of an upstream, by the name that it has here, if it may have one.
+/// Returns the same question about a repository of an upstream, by the name that it has here, if it may have one; for a caller
+/// who may not read there also if it may not be asked for.
 fn at_upstream(
     route: Route,
-    definition: &Definition,
-    local: Option<RepoName>,
+    (definition, local): (&Definition, Option<RepoName>),
+    caller: &Caller,
 ) -> Result<Route, AddressError> {
     let local = local.ok_or(AddressError::Name)?;
-    if !definition.may_pull_local(&local) {
+    if definition.readers.include(caller) && !definition.may_pull_local(&local) {
         return Err(AddressError::Forbidden);
     }
     route.asked_of(local).ok_or(AddressError::ReadOnly)

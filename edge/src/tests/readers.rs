@@ -96,8 +96,11 @@ impl Image {
             ("org/app", "?ns=hub.example", None),
             ("org/app", "", Some(("host", "mirror.corp"))),
             ("org/app", "", None),
-            // What there is not looks no different.
+            // What there is not, and what nobody may have, looks no different.
             ("hub/org/nothing", "", None),
+            ("hub/org/secret", "", None),
+            ("org/secret", "?ns=hub.example", None),
+            ("org/secret", "", None),
         ] {
             for (method, path) in self.questions(name) {
                 for more in [
@@ -129,7 +132,7 @@ impl Image {
 #[tokio::test]
 async fn only_readers_get_anything_by_any_way_cold_or_warm() {
     let (_users, users) = users();
-    let rig = Rig::new(&[&users, FOR_ALICE]).await;
+    let rig = Rig::new(&[&users, FOR_ALICE, "upstream.0.deny=[\"org/secret\"]"]).await;
     let image = Image::new();
     image.put(&rig.upstream);
     for shown in [ANYBODY, BOB] {
@@ -222,6 +225,7 @@ async fn a_default_upstream_that_is_for_some_leaves_what_is_hosted_to_all() {
         FOR_ALICE,
         "upstream.0.name=hub",
         &url,
+        "upstream.0.deny=[\"org/secret\"]",
         "upstreams.default=hub",
         "upstreams.names_from=upstream",
     ];
@@ -235,8 +239,9 @@ async fn a_default_upstream_that_is_for_some_leaves_what_is_hosted_to_all() {
     }
     // What neither has looks the same.
     for shown in [ANYBODY, BOB] {
-        for path in ["/v2/org/app/manifests/1", "/v2/org/nothing/manifests/1"] {
-            let answer = get(&edge, shown, path).await;
+        for repo in ["org/app", "org/nothing", "org/secret", "hub/org/secret"] {
+            let path = format!("/v2/{repo}/manifests/1");
+            let answer = get(&edge, shown, &path).await;
             assert_eq!(answer.status, refusal(shown), "{path}");
         }
     }
@@ -252,6 +257,8 @@ async fn a_default_upstream_that_is_for_some_leaves_what_is_hosted_to_all() {
     let answer = get(&edge, ALICE, &blob_path("hub/org/app", &known)).await;
     assert_eq!(answer.body, Some(known.clone()));
     edge.settle().await;
+    let denied = get(&edge, ALICE, "/v2/hub/org/secret/manifests/1").await;
+    assert_eq!(denied.status, 403);
     for repo in ["org/app", "no/such"] {
         let mut paths = [&known, &unknown]
             .map(|blob| blob_path(repo, blob))

@@ -54,7 +54,8 @@ fn addressed(registries: &Registries, asked: &str, host: &str) -> Result<String,
     let (method, uri) = asked.split_once(' ').unwrap();
     let method: Method = method.parse().unwrap();
     let routed = Route::parse(&method, &uri.parse::<Uri>().unwrap()).unwrap();
-    let Addressed { route, otherwise } = registries.address(routed, Some(host))?;
+    let Addressed { route, otherwise } =
+        registries.address(routed, Some(host), &Caller::Anybody)?;
     let otherwise = otherwise.map(|route| format!(" or {}", route.to_uri()));
     Ok(format!(
         "{}{}",
@@ -161,7 +162,11 @@ fn at_the_origin_nothing_is_changed_that_is_called_as_an_upstream_s() {
     ] {
         let (method, uri) = asked.split_once(' ').unwrap();
         let routed = Route::parse(&method.parse().unwrap(), &uri.parse().unwrap()).unwrap();
-        assert_eq!(registries.say(&routed, None), expected, "{asked}");
+        assert_eq!(
+            registries.say(&routed, None, &Caller::Anybody),
+            expected,
+            "{asked}"
+        );
         // Whoever is to say so refuses it.
         let is_refused = addressed(&registries, asked, "origin").is_err();
         assert_eq!(is_refused, asked.contains("ghcr.io"), "{asked}");
