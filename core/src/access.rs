@@ -198,6 +198,13 @@ impl Access {
         self.0.config.users.is_some()
     }
 
+    /// Returns those of some names that are no user's; none of them when there is no file of users.
+    pub fn strangers<'a>(&self, names: &'a [String]) -> Vec<&'a String> {
+        let users = self.users();
+        let is_stranger = |name: &&String| self.has_users() && !users.has(name);
+        names.iter().filter(is_stranger).collect()
+    }
+
     /// Whether other nodes can tell that we are one.
     pub fn has_key(&self) -> bool {
         self.0.config.key.is_some()
@@ -220,9 +227,13 @@ impl Access {
 
     /// Brings users into force, or says why not.
     fn take(&self, read: io::Result<String>) {
-        let users = read
-            .map_err(|error| chain(&error))
-            .and_then(|text| text.parse::<Users>().map_err(|error| error.to_string()));
+        let users = read.map_err(|error| chain(&error)).and_then(|text| {
+            // As one is for a moment that is written in its place.
+            if text.trim().is_empty() {
+                return Err("the file is empty".to_owned());
+            }
+            text.parse::<Users>().map_err(|error| error.to_string())
+        });
         match users {
             Ok(users) => {
                 *self.0.users.write() = Arc::new(users);

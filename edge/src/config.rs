@@ -190,12 +190,14 @@ impl PullThroughConfig {
         };
         let (cache_path, cache, names) = disk(section, "data/edge");
         let upstreams = upstreams::read(section, Some(origin_is));
-        let asks = upstreams::AsksNodes {
-            an_origin: origin_is != upstreams::OriginIs::Nowhere,
-            for_upstreams: !siblings.sites.is_empty()
+        upstreams::check_names(section, &upstreams, &origin.names);
+        let deals = upstreams::Deals {
+            with_users: true,
+            with_origin: origin_is != upstreams::OriginIs::Nowhere,
+            with_nodes: !siblings.sites.is_empty()
                 || [upstreams.names_from, upstreams.blobs_from].contains(&Asked::Origin),
         };
-        upstreams::check_access(section, &upstreams, access.as_ref(), asks);
+        upstreams::check_access(section, &upstreams, access.as_ref(), deals);
         Self {
             name,
             is_of_origin: false,
@@ -219,8 +221,8 @@ impl PullThroughConfig {
     ) -> Self {
         let (cache_path, cache, names) = disk(section, "data/upstreams");
         let upstreams = upstreams::read(section, None);
-        let asks = upstreams::AsksNodes::default();
-        upstreams::check_access(section, &upstreams, access, asks);
+        let deals = upstreams::Deals::default();
+        upstreams::check_access(section, &upstreams, access, deals);
         let nobody = client::Config::default();
         Self {
             name,
@@ -453,12 +455,43 @@ mod tests {
         assert_eq!(keys(&[&users, asks, "access.key=short"]), ["access.key"]);
         let key = format!("access.key={}", "k".repeat(32));
         assert_eq!(keys(&[&users, asks, &key]), [""; 0]);
+        // Of an edge that knows nodes only nobody would be let in.
+        assert_eq!(keys(&[&key]), ["access.users"]);
         // Also when all that an origin is asked for is open to everybody.
         let open = [users.as_str(), asks];
         let problems = load(None, &open).unwrap_err();
         assert_eq!(problems.iter().next().unwrap().key, "access.key");
         assert!(load(None, &open[..1]).is_ok());
         assert!(load(None, &[&open[..], &[&key]].concat()).is_ok());
+    }
+
+    #[test]
+    fn a_name_is_that_of_one_registry() {
+        let upstreams = |more: &[&'static str]| {
+            let two = [
+                "upstream.0.name=a.corp",
+                "upstream.0.url=https://a.corp",
+                "upstream.0.aliases=[\"a\"]",
+                "upstream.0.hostnames=[\"mirror.corp\"]",
+                "upstream.1.name=b.corp",
+                "upstream.1.url=https://b.corp",
+                "origin.urls=https://origin.example",
+            ];
+            let problems = load(None, &[&two[..], more].concat()).err();
+            let problems = problems.unwrap_or_default();
+            let keys = problems.iter().map(|problem| problem.key.clone());
+            keys.collect::<Vec<_>>()
+        };
+        assert_eq!(upstreams(&["origin.names=[\"own.corp\"]"]), [""; 0]);
+        for (more, key) in [
+            ("upstream.1.aliases=[\"A.corp\"]", "upstream"),
+            ("upstream.1.aliases=[\"b\", \"A\"]", "upstream"),
+            ("upstream.1.hostnames=[\"Mirror.corp\"]", "upstream"),
+            ("origin.names=[\"own.corp\", \"a\"]", "origin.names"),
+            ("origin.names=[\"docker.io\"]", "origin.names"),
+        ] {
+            assert_eq!(upstreams(&[more]), [key], "{more}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response};
-use outport_core::access::Caller;
+use outport_core::access::{Caller, Readers};
 use outport_core::body::Body;
 use outport_core::clock;
 use outport_core::net::client::{BadClient, Client};
@@ -218,6 +218,14 @@ fn remote(
             upstream,
             "everybody who reaches this node may pull what its credentials may: give it readers"
         );
+    }
+    let strangers = match (&config.access, &definition.readers) {
+        (Some(access), Readers::These(names)) => access.strangers(names),
+        _ => Vec::new(),
+    };
+    if !strangers.is_empty() {
+        let upstream = &definition.name;
+        tracing::warn!(upstream, ?strangers, "it has readers that are no users");
     }
     let upstream = Upstream::new(definition.clone(), upstreams.client.clone())?;
     let itself = Origin::upstream(upstream, upstreams.questions, metrics);

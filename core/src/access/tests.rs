@@ -198,6 +198,17 @@ async fn nodes_know_each_other_by_their_key() {
     assert_eq!(token(&access, again).await, Err(401));
 }
 
+#[test]
+fn who_is_no_user_is_a_stranger_where_there_are_users() {
+    let names = ["alice", "mallory"].map(str::to_owned);
+    assert_eq!(access().strangers(&names), [&names[1]]);
+    let nodes_only = Access::new(Config {
+        users: None,
+        ..config(Some(KEY))
+    });
+    assert!(nodes_only.unwrap().strangers(&names).is_empty());
+}
+
 #[tokio::test]
 async fn users_come_and_go_with_their_file() {
     let access = access();
@@ -208,6 +219,9 @@ async fn users_come_and_go_with_their_file() {
     // What is no file of users, or cannot be read, changes nothing.
     access.take(Ok("carol".to_owned()));
     access.take(Err(io::Error::other("gone")));
+    for empty in ["", " \n"] {
+        access.take(Ok(empty.to_owned()));
+    }
     assert!(is_in(&token).await);
     access.take(Ok(users(&[("bob", "new"), ("carol", "pw")])));
     assert!(is_in(&basic("carol", "pw")).await);

@@ -25,13 +25,15 @@ pub(super) enum OriginIs {
     Nowhere,
 }
 
-/// For what other nodes are asked.
+/// Whom a node has to know, or has to be known by.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct AsksNodes {
-    /// An origin for what it hosts.
-    pub(super) an_origin: bool,
-    /// An origin or siblings for what is of upstreams.
-    pub(super) for_upstreams: bool,
+pub(super) struct Deals {
+    /// Users ask it for what is of upstreams, and not only other nodes.
+    pub(super) with_users: bool,
+    /// It asks an origin for what that hosts.
+    pub(super) with_origin: bool,
+    /// It asks an origin or siblings for what is of upstreams.
+    pub(super) with_nodes: bool,
 }
 
 /// How long an upstream may be away before its tags are no longer trusted: a month.
@@ -43,11 +45,8 @@ const STALE_IF_ERROR: Duration = Duration::from_hours(24 * 30);
 pub(super) fn read(section: &mut Section<'_>, origin_is: Option<OriginIs>) -> Upstreams {
     let mut definitions = Vec::<Definition>::new();
     for definition in section.list("upstream", upstream) {
-        if definitions
-            .iter()
-            .any(|other| other.is_called(&definition.name))
-        {
-            section.problem("upstream", format!("two are called {}", definition.name));
+        for message in clashes(&definition, &definitions) {
+            section.problem("upstream", message);
         }
         definitions.push(definition);
     }
@@ -90,24 +89,51 @@ pub(super) fn read(section: &mut Section<'_>, origin_is: Option<OriginIs>) -> Up
     })
 }
 
+/// Returns what one has of the names of others, by which it could not be told from them.
+fn clashes(definition: &Definition, others: &[Definition]) -> Vec<String> {
+    let called = [&definition.name].into_iter().chain(&definition.aliases);
+    let is_called = |name: &&String| others.iter().any(|other| other.is_called(name));
+    let is_there = |host: &&String| {
+        let mut hosts = others.iter().flat_map(|other| &other.hostnames);
+        hosts.any(|other| other.eq_ignore_ascii_case(host))
+    };
+    let called = called.filter(is_called);
+    let called = called.map(|name| format!("two are called {name}"));
+    let hosts = definition.hostnames.iter().filter(is_there);
+    let hosts = hosts.map(|host| format!("two stand at the host name {host}"));
+    called.chain(hosts).collect()
+}
+
+/// Holds what clients call the origin's registry against what they call others.
+pub(super) fn check_names(section: &mut Section<'_>, upstreams: &Upstreams, origin: &[String]) {
+    for name in origin {
+        let mut definitions = upstreams.definitions.iter();
+        if definitions.any(|definition| definition.is_called(name)) {
+            section.problem("origin.names", format!("{name} is an upstream"));
+        }
+    }
+}
+
 /// Holds against each other who may pull from upstreams and by what clients, and other nodes, are known.
 pub(super) fn check_access(
     section: &mut Section<'_>,
     upstreams: &Upstreams,
     access: Option<&Access>,
-    asks: AsksNodes,
+    deals: Deals,
 ) {
     let mut definitions = upstreams.definitions.iter();
     let closed = definitions.find(|definition| !definition.readers.are_everybody());
     let closed = closed.map(|definition| &definition.name);
     let has_key = access.is_some_and(Access::has_key);
-    if let (Some(name), None) = (closed, access) {
+    let has_users = access.is_some_and(Access::has_users);
+    let is_any_known = has_users || (access.is_some() && !deals.with_users);
+    if let Some(name) = closed.filter(|_| !is_any_known) {
         let message = format!("is missing: {name} has readers, which have to be known");
         section.problem("access.users", message);
-    } else if let Some(name) = closed.filter(|_| asks.for_upstreams && !has_key) {
+    } else if let Some(name) = closed.filter(|_| deals.with_nodes && !has_key) {
         let message = format!("is missing: {name} has readers, and other nodes are asked for it");
         section.problem("access.key", message);
-    } else if asks.an_origin && access.is_some_and(Access::has_users) && !has_key {
+    } else if deals.with_origin && has_users && !has_key {
         let message = "is missing: the origin would not know users by what this edge gave them";
         section.problem("access.key", message);
     }
