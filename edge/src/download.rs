@@ -17,6 +17,7 @@ pub mod attendance;
 mod crew;
 mod fill;
 pub mod follower;
+mod giver;
 mod journal;
 pub mod landing;
 pub mod leftovers;
@@ -39,12 +40,14 @@ use tokio::time::timeout;
 
 use crate::cache::Cache;
 use crate::coalesce::Role;
-use crate::metrics::{DownloadMetrics, OutcomeLabel, SourceKind};
+use crate::metrics::{DownloadMetrics, OutcomeLabel};
 use crate::names::Moment;
 use crate::resolve::Resolver;
 use crate::source::OriginError;
 use crate::source::sources::{Reach, Sources};
 use attendance::{Attendance, Attendee};
+pub use giver::Giver;
+use giver::Liars;
 use landing::Landing;
 use leftovers::LeftoverConfig;
 use offers::Offers;
@@ -109,7 +112,7 @@ pub enum Head {
     /// The source has not answered yet.
     Asking,
     /// Bytes are coming in here, the first of them from such a source.
-    Landing(Landing, SourceKind),
+    Landing(Landing, Giver),
     /// The blob was here already.
     Here,
     /// The disk takes nothing: every reader is on its own.
@@ -131,6 +134,8 @@ struct Inner {
     verifying: Semaphore,
     running: Mutex<HashMap<Digest, Entry>>,
     ids: AtomicU64,
+    /// Registries that are to be offered to nobody.
+    liars: Liars,
     /// How many connections bring something in.
     connections: AtomicUsize,
     metrics: DownloadMetrics,
@@ -188,6 +193,7 @@ impl Downloads {
             verifying: Semaphore::new(VERIFYING_MAX),
             running: Mutex::default(),
             ids: AtomicU64::new(0),
+            liars: Liars::new(),
             connections: AtomicUsize::new(0),
             metrics,
         }))
@@ -205,6 +211,14 @@ impl Downloads {
             .lock()
             .get(digest)
             .is_some_and(Entry::is_sound)
+    }
+
+    /// Says that the blob of a download is to be had through `repo` too, of another registry, unless that one has given wrong
+    /// bytes so.
+    pub fn offer(&self, download: &Download, repo: &RepoName) {
+        if !self.0.liars.has(&self.0.sources.upstream(repo)) {
+            download.offers.make(repo);
+        }
     }
 
     /// Returns the download of a blob that is under way, or else starts it from what `repo` links and `reach` allows.
@@ -267,7 +281,7 @@ impl Downloads {
             moment,
             digest: &entry.digest,
             reach,
-            asked: &Mutex::default(),
+            gave: &Mutex::default(),
             has_sick_sibling: &AtomicBool::new(false),
             offers: &offers,
             attendance: &attendance,
@@ -369,11 +383,6 @@ impl Download {
     /// Returns the repository that it was started for.
     pub const fn repo(&self) -> &RepoName {
         &self.repo
-    }
-
-    /// Says that the blob is to be had through `repo` too, of another registry.
-    pub fn offer(&self, repo: &RepoName) {
-        self.offers.make(repo);
     }
 
     /// Returns the word that somebody waits for it.

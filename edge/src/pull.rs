@@ -20,7 +20,7 @@ use outport_core::oci::media::OCTET_STREAM;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::Fetch;
 use outport_core::store::disk::is_sealed;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::cache::Found;
 use crate::coalesce::Role;
@@ -191,7 +191,7 @@ impl Pull {
             let registries = self.resolver.registries();
             let is_foreign = !registries.are_of_one(repo, download.repo());
             if is_foreign {
-                download.offer(repo);
+                self.downloads.offer(&download, repo);
             }
             let rest = deadline.saturating_duration_since(Instant::now());
             match download.head(rest).await {
@@ -199,9 +199,17 @@ impl Pull {
                 Head::Landing(landing, _) if size.is_some_and(|size| size != landing.size()) => {
                     return self.pass(wanted).await;
                 }
-                Head::Landing(landing, source) => {
+                Head::Landing(landing, giver) => {
+                    // Who began it may have been answered through what another offered.
+                    if size.is_none() && !giver.shows_link_of(repo) {
+                        let rest = deadline.saturating_duration_since(Instant::now());
+                        let linked = timeout(rest, self.linked_size(repo, digest)).await;
+                        if linked.unwrap_or(Err(OriginError::Slow(rest)))? != landing.size() {
+                            return self.pass(wanted).await;
+                        }
+                    }
                     let response = self.following(wanted, &landing, &download);
-                    let served = match (role, source) {
+                    let served = match (role, giver.kind) {
                         (_, SourceKind::Disk) => Served::Hit,
                         (Role::Asked, SourceKind::Sibling) => Served::Sibling,
                         (role, _) => served(role),

@@ -11,6 +11,7 @@ mod fresh;
 mod kept_tags;
 mod names;
 mod odd_upstreams;
+mod offers;
 mod operations;
 mod origin;
 mod pulls;

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::fill::Fill;
+use super::giver::Giver;
 use super::landing::{Landing, Writer};
 use super::schedule::{ClaimId, Ramp, Schedule};
 use crate::source::sources::Patience;
@@ -44,6 +45,8 @@ pub(super) struct Crew<'a> {
     pub(super) began: Instant,
     /// How fast the source answers.
     pub(super) round_trip: Mutex<Duration>,
+    /// Who gave the first bytes. Those of another registry are not kept for a later download.
+    pub(super) began_with: Giver,
 }
 
 /// Why a crew stopped before its work was done.
@@ -129,14 +132,14 @@ impl Crew<'_> {
     /// Brings in what is missing; `first` is the answer to the first claim, if the source has been asked for it.
     ///
     /// When this returns nothing is being written any more: the next download may go on in the same file.
-    pub(super) async fn run(&self, first: Option<Body>) -> Result<(), Stopped> {
+    pub(super) async fn run(&self, first: Option<(Body, Giver)>) -> Result<(), Stopped> {
         let outcome = self.bring(first).await;
         self.writes.close();
         self.writes.wait().await;
         outcome
     }
 
-    async fn bring(&self, first: Option<Body>) -> Result<(), Stopped> {
+    async fn bring(&self, first: Option<(Body, Giver)>) -> Result<(), Stopped> {
         let mut fetches = FuturesUnordered::new();
         let mut ramp = Ramp::new(self.fill.parts.config.connections_max, self.began);
         let mut trouble = Trouble {
@@ -144,10 +147,10 @@ impl Crew<'_> {
             until: self.began,
             is_one_at_a_time: false,
         };
-        if let Some(body) = first
+        if let Some(first) = first
             && let Some((id, range)) = self.schedule.lock().claim(u64::MAX)
         {
-            fetches.push(self.fetch(id, range, Some(body)));
+            fetches.push(self.fetch(id, range, Some(first)));
         }
         let mut deserted = pin!(self.deserted());
         let mut switch = Switch {
@@ -258,7 +261,6 @@ impl Crew<'_> {
                 return;
             }
             Fetched::Short(bytes) => {
-                self.fill.broke_off();
                 if bytes >= PROGRESS_BYTES {
                     trouble.failures = 0;
                 }
@@ -315,20 +317,25 @@ impl Crew<'_> {
         &self,
         id: ClaimId,
         range: Range<u64>,
-        answer: Option<Body>,
+        answer: Option<(Body, Giver)>,
     ) -> (ClaimId, Result<Fetched, Stopped>) {
-        let body = match answer {
-            Some(body) => body,
+        let (body, giver) = match answer {
+            Some(answer) => answer,
             None => match self.ask(&range).await {
-                Ok(body) => body,
+                Ok(answer) => answer,
                 Err(fetched) => return (id, fetched),
             },
         };
         let _open = self.fill.parts.connection();
-        (id, self.pump(id, range.start, body.into_stream()).await)
+        let stream = body.into_stream();
+        let fetched = self.pump(id, range.start, (stream, &giver)).await;
+        if matches!(fetched, Ok(Fetched::Short(_))) {
+            self.fill.broke_off(&giver);
+        }
+        (id, fetched)
     }
 
-    async fn ask(&self, range: &Range<u64>) -> Result<Body, Result<Fetched, Stopped>> {
+    async fn ask(&self, range: &Range<u64>) -> Result<(Body, Giver), Result<Fetched, Stopped>> {
         let size = self.writer.size();
         // Beside another connection, what is thrown away would come for nothing.
         let is_alone = self.schedule.lock().claims() == 1;
@@ -346,8 +353,8 @@ impl Crew<'_> {
             self.fill.offers.give_up();
             asked = self.fill.ask(span, Patience::Download).await;
         }
-        let blob = match asked {
-            Ok((blob, _)) => blob,
+        let (blob, giver) = match asked {
+            Ok(answer) => answer,
             Err(error) => return Err(Ok(Fetched::Unanswered(error))),
         };
         if blob.size != size {
@@ -355,7 +362,7 @@ impl Crew<'_> {
         }
         let mut round_trip = self.round_trip.lock();
         *round_trip = blob.round_trip.min(*round_trip);
-        Ok(blob.body)
+        Ok((blob.body, giver))
     }
 
     /// Moves an answer's bytes into the landing, a batch at a time; no more than two are gathered while one is written.
@@ -365,8 +372,10 @@ impl Crew<'_> {
         &self,
         id: ClaimId,
         start: u64,
-        mut body: BodyStream,
+        (mut body, giver): (BodyStream, &Giver),
     ) -> Result<Fetched, Stopped> {
+        let sources = &self.fill.parts.sources;
+        let is_foreign = !sources.are_of_one(&giver.repo, &self.began_with.repo);
         let mut received = 0;
         let mut written_to = start;
         let mut batch = Batch::default();
@@ -378,7 +387,7 @@ impl Crew<'_> {
         let fetched = loop {
             let share = self.fill.parts.batch_bytes();
             if writing.0.is_none() && batch.is_due(share, linger_until) {
-                writing = self.write(&mut batch, &mut written_to);
+                writing = self.write(&mut batch, &mut written_to, is_foreign);
             }
             let is_writing = writing.0.is_some();
             tokio::select! {
@@ -388,6 +397,9 @@ impl Crew<'_> {
                     Some(Ok(frame)) => {
                         if batch.bytes == 0 && received > 0 {
                             linger_until = Instant::now() + LINGER;
+                        }
+                        if received == 0 {
+                            self.fill.gave(giver);
                         }
                         let length = frame.len() as u64;
                         let own = self.take(id, length);
@@ -408,7 +420,7 @@ impl Crew<'_> {
             }
         };
         writing.done().await.map_err(Stopped::Disk)?;
-        let mut last = self.write(&mut batch, &mut written_to);
+        let mut last = self.write(&mut batch, &mut written_to, is_foreign);
         last.done().await.map_err(Stopped::Disk)?;
         Ok(fetched)
     }
@@ -420,11 +432,14 @@ impl Crew<'_> {
         self.schedule.lock().advance(id, bytes)
     }
 
-    fn write(&self, batch: &mut Batch, written_to: &mut u64) -> Writing {
+    fn write(&self, batch: &mut Batch, written_to: &mut u64, is_foreign: bool) -> Writing {
         batch.gather();
         let Batch { frames, bytes, .. } = std::mem::take(batch);
         let (offset, writer) = (*written_to, Arc::clone(&self.writer));
         *written_to += bytes as u64;
+        if is_foreign {
+            self.writer.disown(offset..*written_to);
+        }
         let cache = self.fill.parts.cache.clone();
         let held = self.fill.parts.tasks.hold("write");
         Writing(Some(self.writes.spawn_blocking(move || {

@@ -1,10 +1,9 @@
 //! The course of one download: ask, land, verify, publish.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use outport_core::body::Body;
@@ -19,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::attendance::Attendance;
 use super::crew::{Crew, Stopped};
+use super::giver::Giver;
 use super::journal::{Journal, Left};
 use super::landing::{Landing, Writer};
 use super::offers::Offers;
@@ -26,9 +26,9 @@ use super::schedule::Schedule;
 use super::spans::Spans;
 use super::{Head, Inner};
 use crate::cache::Found;
-use crate::metrics::{Outcome, SourceKind, SourceLabel};
+use crate::metrics::{Outcome, SourceKind};
 use crate::names::Moment;
-use crate::source::sources::{Patience, Question, Reach};
+use crate::source::sources::{Patience, Reach};
 use crate::source::{IncomingBlob, OriginError, Span};
 
 /// One download.
@@ -44,8 +44,8 @@ pub(super) struct Fill<'a> {
     pub(super) digest: &'a Digest,
     /// Who may be asked.
     pub(super) reach: Reach,
-    /// Who has been asked, and answered.
-    pub(super) asked: &'a Mutex<BTreeSet<SourceKind>>,
+    /// Who gave bytes, and through which repository.
+    pub(super) gave: &'a Mutex<Vec<(SourceKind, RepoName)>>,
     /// Whether a sibling has broken off.
     pub(super) has_sick_sibling: &'a AtomicBool,
     /// Where else the blob is to be had.
@@ -81,7 +81,7 @@ struct Start {
     /// The answer to the first question, from the first byte that is not here on; none when all are.
     body: Option<Body>,
     round_trip: Duration,
-    source: SourceKind,
+    giver: Giver,
 }
 
 /// How long a source may take to answer before another one that has the blob too is asked.
@@ -180,7 +180,7 @@ impl Fill<'_> {
         let (writer, landing) =
             Landing::new(Arc::clone(&blob.file), None, blob.size, *self.digest, here);
         landing.doubt();
-        head.send_replace(Head::Landing(landing, SourceKind::Disk));
+        head.send_replace(Head::Landing(landing, self.itself(SourceKind::Disk)));
         let (cache, digest) = (self.parts.cache.clone(), *self.digest);
         let verified = blocking(move || {
             let outcome = writer.hash_rest();
@@ -199,62 +199,6 @@ impl Fill<'_> {
                 tracing::warn!(digest = %self.digest, %error, "cached file not read");
                 Ended::Disk
             }
-        }
-    }
-
-    /// Asks for bytes, from whoever is nearest.
-    pub(super) async fn ask(
-        &self,
-        span: Span,
-        patience: Patience,
-    ) -> Result<(IncomingBlob, SourceKind), OriginError> {
-        if let Some(other) = self.offers.current() {
-            let answer = self.ask_through(&other, span.clone(), patience).await;
-            if answer.is_ok() {
-                return answer;
-            }
-            self.offers.give_up();
-        }
-        self.ask_through(self.repo, span, patience).await
-    }
-
-    async fn ask_through(
-        &self,
-        repo: &RepoName,
-        span: Span,
-        patience: Patience,
-    ) -> Result<(IncomingBlob, SourceKind), OriginError> {
-        let question = Question {
-            repo,
-            digest: self.digest,
-            span,
-            reach: self.reach,
-            patience,
-        };
-        let sources = &self.parts.sources;
-        let (blob, source) = if self.has_sick_sibling.load(Ordering::Relaxed) {
-            // One that breaks off again and again must not keep those who do not from being asked.
-            let alone = Question {
-                reach: Reach::Origin,
-                ..question.clone()
-            };
-            match sources.blob(alone).await {
-                Err(error) if error.is_silence() => sources.blob(question).await?,
-                answer => answer?,
-            }
-        } else {
-            sources.blob(question).await?
-        };
-        self.asked.lock().insert(source);
-        let answers = &self.parts.metrics.answers;
-        answers.get_or_create(&SourceLabel { source }).inc();
-        Ok((blob, source))
-    }
-
-    /// Takes note that a source broke off in the middle; if one of them is a sibling, it may have been that.
-    pub(super) fn broke_off(&self) {
-        if self.asked.lock().contains(&SourceKind::Sibling) {
-            self.has_sick_sibling.store(true, Ordering::Relaxed);
         }
     }
 
@@ -291,7 +235,16 @@ impl Fill<'_> {
         .await
     }
 
-    /// Asks for the blob, which also shows that the repository links it.
+    /// Returns a giver that was asked through the download's own repository.
+    fn itself(&self, kind: SourceKind) -> Giver {
+        Giver {
+            kind,
+            repo: self.repo.clone(),
+            moment: self.moment,
+        }
+    }
+
+    /// Asks for the blob, which also shows that a repository links it: its own, or one that was offered.
     async fn start(&self) -> Result<Start, OriginError> {
         let ask = || self.ask(Span::From(0), Patience::Client);
         let mut own = pin!(ask());
@@ -320,7 +273,11 @@ impl Fill<'_> {
     ///
     /// The source may have lied about the size then, or know no ranges: what is here is not to keep the blob from coming.
     async fn resume(&self, left: Left) -> Result<Option<Start>, OriginError> {
-        let Left { size, here } = left;
+        let Left { size, here, of } = left;
+        // What is wrong of it, and who may have it, is that registry's matter.
+        if of != self.parts.sources.upstream(self.repo) {
+            return Ok(None);
+        }
         if let Some(gap) = here.gap(0, size) {
             return match self.ask(Span::From(gap.start), Patience::Client).await {
                 Ok(answer) if answer.0.size == size => Ok(Some(Start::new(here, answer))),
@@ -336,21 +293,23 @@ impl Fill<'_> {
             here,
             body: None,
             round_trip: Duration::MAX,
-            source: SourceKind::Origin,
+            giver: self.itself(SourceKind::Origin),
         }))
     }
 
     /// Fills the landing, verifies it and publishes it.
     async fn land(&self, start: Start, partial: &Partial, head: &watch::Sender<Head>) -> Ended {
-        let Start { size, here, .. } = start;
+        let Start {
+            size, here, giver, ..
+        } = start;
         let parts = self.parts;
         let resolver = &parts.resolver;
-        resolver.learn_blob(self.repo, self.digest, size, self.moment);
+        resolver.learn_blob(&giver.repo, self.digest, size, giver.moment);
         let file = Arc::clone(partial.file());
-        let (writer, landing) =
-            Landing::new(file, Journal::new(size), size, *self.digest, here.clone());
+        let journal = Journal::new(size, parts.sources.upstream(&giver.repo));
+        let (writer, landing) = Landing::new(file, journal, size, *self.digest, here.clone());
         let writer = Arc::new(writer);
-        head.send_replace(Head::Landing(landing.clone(), start.source));
+        head.send_replace(Head::Landing(landing.clone(), giver.clone()));
         let is_resumed = here != Spans::default();
         if is_resumed {
             tracing::info!(digest = %self.digest, here_bytes = here.bytes(), "download resumed");
@@ -365,9 +324,11 @@ impl Fill<'_> {
             halt: Mutex::default(),
             began: Instant::now(),
             round_trip: Mutex::new(start.round_trip),
+            began_with: giver.clone(),
         };
         let hashed = hash_rest(&writer, is_resumed);
-        match tokio::join!(crew.run(start.body), hashed) {
+        let first = start.body.map(|body| (body, giver));
+        match tokio::join!(crew.run(first), hashed) {
             (Ok(()), Ok(())) => match writer.finish() {
                 Ok(()) => self.publish(partial, size).await,
                 Err(mismatch) => self.mismatch(&mismatch.to_string(), is_resumed),
@@ -415,9 +376,7 @@ impl Fill<'_> {
         tracing::warn!(digest = %self.digest, reason, is_resumed, "wrong bytes, nothing kept");
         // Of a resumed one, nobody knows whose they are.
         if !is_resumed {
-            for source in &*self.asked.lock() {
-                self.parts.sources.distrust(*source, self.repo, self.digest);
-            }
+            self.blame();
         }
         Ended::Mismatch
     }
@@ -426,9 +385,9 @@ impl Fill<'_> {
 // === impl Start ===
 
 impl Start {
-    fn new(here: Spans, (blob, source): (IncomingBlob, SourceKind)) -> Self {
+    fn new(here: Spans, (blob, giver): (IncomingBlob, Giver)) -> Self {
         Self {
-            source,
+            giver,
             size: blob.size,
             here,
             body: Some(blob.body),

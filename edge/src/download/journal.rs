@@ -19,6 +19,8 @@ use super::spans::Spans;
 pub(super) struct Journal {
     /// The size of the blob in bytes.
     size: u64,
+    /// The upstream that it comes from, if it is one.
+    of: Option<String>,
     boot: String,
 }
 
@@ -29,13 +31,18 @@ pub(super) struct Left {
     pub(super) size: u64,
     /// What had arrived.
     pub(super) here: Spans,
+    /// The upstream that it came from, if it was one.
+    pub(super) of: Option<String>,
 }
 
 /// How long the block is, and what its place is a multiple of.
 const BLOCK_BYTES: usize = 4096;
 
 /// How a block of this version begins.
-const MAGIC: &str = "outport partial 1";
+const MAGIC: &str = "outport partial 2";
+
+/// What stands before the name of an upstream; nothing is behind it if there is none.
+const OF: &str = "of ";
 
 /// Another one whenever the machine starts.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -43,15 +50,18 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 // === impl Journal ===
 
 impl Journal {
-    /// Returns the journal of a blob of `size` bytes, or none where it would be worth nothing. Blocks.
-    pub(super) fn new(size: u64) -> Option<Self> {
+    /// Returns the journal of a blob of `size` bytes from an upstream, if it is from one, or none where it would be worth
+    /// nothing. Blocks.
+    pub(super) fn new(size: u64, of: Option<String>) -> Option<Self> {
         let boot = boot()?;
-        Some(Self { size, boot })
+        Some(Self { size, of, boot })
     }
 
     /// Writes down that `spans` have arrived. Blocks.
     pub(super) fn record(&self, file: &File, spans: &Spans) -> io::Result<()> {
-        let mut text = format!("{MAGIC}\n{}\n{}\n", self.boot, self.size);
+        let Self { size, of, boot } = self;
+        let of = of.as_deref().unwrap_or_default();
+        let mut text = format!("{MAGIC}\n{boot}\n{size}\n{OF}{of}\n");
         for Range { start, end } in spans.ranges() {
             let line = format!("{start} {end}\n");
             // What does not fit comes again after a crash.
@@ -62,7 +72,7 @@ impl Journal {
         }
         let mut block = text.into_bytes();
         block.resize(BLOCK_BYTES, 0);
-        let at = place(self.size).ok_or(io::ErrorKind::InvalidInput)?;
+        let at = place(*size).ok_or(io::ErrorKind::InvalidInput)?;
         file.write_all_at(&block, at)
     }
 
@@ -94,6 +104,8 @@ fn parse(block: &[u8], boot: &str) -> Option<Left> {
         return None;
     }
     let size = lines.next()?.parse().ok()?;
+    let of = lines.next()?.strip_prefix(OF)?;
+    let of = (!of.is_empty()).then(|| of.to_owned());
     let mut here = Spans::default();
     for line in lines {
         let (start, end) = line.split_once(' ')?;
@@ -103,7 +115,7 @@ fn parse(block: &[u8], boot: &str) -> Option<Left> {
         }
         here.insert(range);
     }
-    Some(Left { size, here })
+    Some(Left { size, here, of })
 }
 
 #[cfg(test)]
@@ -123,15 +135,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let partial = partial(&directory);
         assert_eq!(Journal::read(&partial), None);
-        let journal = Journal::new(10_000).unwrap();
+        let journal = Journal::new(10_000, Some("hub".to_owned())).unwrap();
         partial.write_at(&[7; 5000], 0).unwrap();
         let mut here = Spans::default();
         for more in [0..100, 100..5000, 9000..10_000] {
             here.insert(more);
             journal.record(partial.file(), &here).unwrap();
             let left = Journal::read(&partial);
-            let here = here.clone();
-            assert_eq!(left, Some(Left { size: 10_000, here }));
+            let (size, here, of) = (10_000, here.clone(), Some("hub".to_owned()));
+            assert_eq!(left, Some(Left { size, here, of }));
         }
     }
 
@@ -142,17 +154,18 @@ mod tests {
         partial.write_at(&[b'1'; 8192], 0).unwrap();
         assert_eq!(Journal::read(&partial), None);
         // The block of a blob of another length.
-        let journal = Journal::new(100).unwrap();
+        let journal = Journal::new(100, None).unwrap();
         let here: Spans = std::iter::once(0..100).collect();
         journal.record(partial.file(), &here).unwrap();
-        assert_eq!(Journal::read(&partial), Some(Left { size: 100, here }));
+        let (size, of) = (100, None);
+        assert_eq!(Journal::read(&partial), Some(Left { size, here, of }));
         partial.truncate(9000).unwrap();
         assert_eq!(Journal::read(&partial), None);
     }
 
     #[test]
     fn another_boot_and_nonsense_are_refused() {
-        let good = format!("{MAGIC}\nb\n10\n0 5\n\0");
+        let good = format!("{MAGIC}\nb\n10\nof hub\n0 5\n\0");
         assert!(parse(good.as_bytes(), "b").is_some());
         assert_eq!(parse(good.as_bytes(), "c"), None);
         for bad in [
@@ -160,6 +173,7 @@ mod tests {
             MAGIC,
             &good.replace("0 5", "0 11"),
             &good.replace("0 5", "05"),
+            &good.replace("of hub\n", ""),
         ] {
             assert_eq!(parse(bad.as_bytes(), "b"), None, "{bad:?}");
         }

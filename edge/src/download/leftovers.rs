@@ -174,7 +174,7 @@ mod tests {
         let partial = cache.partial(&digest).unwrap();
         partial.write_at(&contents[0], 0).unwrap();
         let here = std::iter::once(0..100_000).collect();
-        let journal = Journal::new(1 << 33).unwrap();
+        let journal = Journal::new(1 << 33, None).unwrap();
         journal.record(partial.file(), &here).unwrap();
         drop(partial);
 

@@ -2,7 +2,7 @@
 //!
 //! What: a download asks through the repository that it was started for. One that joins it for a repository of another
 //! registry offers that: it is asked in its place when the first takes its time, so that a slow registry, or one that lies, holds
-//! nobody up who can have the blob elsewhere.
+//! nobody up who can have the blob elsewhere. What that gives shows nothing of the download's own repository (see `giver`).
 
 use std::sync::Arc;
 

@@ -106,6 +106,11 @@ impl Sources {
         Some(upstream.definition.name.clone())
     }
 
+    /// Whether two repositories are of the same registry.
+    pub fn are_of_one(&self, one: &RepoName, other: &RepoName) -> bool {
+        self.0.registries.are_of_one(one, other)
+    }
+
     /// Returns which node keeps a blob for the region.
     pub fn home(&self, digest: &Digest) -> Home {
         if self.0.ring.before_own(digest).is_empty() {

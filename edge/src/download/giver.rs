@@ -1,0 +1,156 @@
+//! Who gives a download its bytes, and who is to blame when they are wrong.
+//!
+//! What: each answer says which source gave it, and through which repository it was asked: a download begins with its own, and may
+//! have others asked that were offered to it. Only that repository was shown to link the blob by the answer.
+//!
+//! Invariant: of a download to which several registries gave bytes, those are blamed for wrong ones that were offered: else
+//! whoever lies would cut off those who do not. Their registry is offered to no download for a while.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use outport_core::oci::reference::RepoName;
+use outport_core::short_memory::short_memory;
+
+use super::fill::Fill;
+use crate::metrics::{SourceKind, SourceLabel};
+use crate::names::Moment;
+use crate::source::sources::{Patience, Question, Reach};
+use crate::source::{IncomingBlob, OriginError, Span};
+
+/// Who gives bytes.
+#[derive(Clone, Debug)]
+pub struct Giver {
+    /// What kind of source.
+    pub kind: SourceKind,
+    /// The repository that it was asked through.
+    pub repo: RepoName,
+    /// When it was.
+    pub(super) moment: Moment,
+}
+
+/// The registries that offered what was wrong, by their names.
+#[derive(Debug)]
+pub(super) struct Liars(Option<Cache<Option<String>, ()>>);
+
+/// How many of them are remembered, and for how long.
+const LIARS_MAX: u64 = 1000;
+const LIARS_TIME: Duration = Duration::from_mins(10);
+
+// === impl Giver ===
+
+impl Giver {
+    /// Whether its answer showed that a repository links the blob.
+    pub fn shows_link_of(&self, repo: &RepoName) -> bool {
+        self.kind != SourceKind::Disk && self.repo == *repo
+    }
+}
+
+// === impl Liars ===
+
+impl Liars {
+    pub(super) fn new() -> Self {
+        Self(short_memory(LIARS_MAX, LIARS_TIME))
+    }
+
+    pub(super) fn put(&self, registry: Option<String>) {
+        if let Some(known) = &self.0 {
+            known.insert(registry, ());
+        }
+    }
+
+    pub(super) fn has(&self, registry: &Option<String>) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|known| known.contains_key(registry))
+    }
+}
+
+// === impl Fill ===
+
+impl Fill<'_> {
+    /// Asks for bytes, from whoever is nearest.
+    pub(super) async fn ask(
+        &self,
+        span: Span,
+        patience: Patience,
+    ) -> Result<(IncomingBlob, Giver), OriginError> {
+        if let Some(other) = self.offers.current() {
+            let answer = self.ask_through(&other, span.clone(), patience).await;
+            if answer.is_ok() {
+                return answer;
+            }
+            self.offers.give_up();
+        }
+        self.ask_through(self.repo, span, patience).await
+    }
+
+    async fn ask_through(
+        &self,
+        repo: &RepoName,
+        span: Span,
+        patience: Patience,
+    ) -> Result<(IncomingBlob, Giver), OriginError> {
+        let moment = self.parts.resolver.moment_of_links(repo);
+        let question = Question {
+            repo,
+            digest: self.digest,
+            span,
+            reach: self.reach,
+            patience,
+        };
+        let sources = &self.parts.sources;
+        let (blob, kind) = if self.has_sick_sibling.load(Ordering::Relaxed) {
+            // One that breaks off again and again must not keep those who do not from being asked.
+            let alone = Question {
+                reach: Reach::Origin,
+                ..question.clone()
+            };
+            match sources.blob(alone).await {
+                Err(error) if error.is_silence() => sources.blob(question).await?,
+                answer => answer?,
+            }
+        } else {
+            sources.blob(question).await?
+        };
+        let answers = &self.parts.metrics.answers;
+        answers.get_or_create(&SourceLabel { source: kind }).inc();
+        let repo = repo.clone();
+        Ok((blob, Giver { kind, repo, moment }))
+    }
+
+    /// Takes note of who gave bytes.
+    pub(super) fn gave(&self, giver: &Giver) {
+        let mut gave = self.gave.lock();
+        if !gave
+            .iter()
+            .any(|(kind, repo)| (*kind, repo) == (giver.kind, &giver.repo))
+        {
+            gave.push((giver.kind, giver.repo.clone()));
+        }
+    }
+
+    /// Takes note that a source broke off in the middle.
+    pub(super) fn broke_off(&self, giver: &Giver) {
+        if giver.kind == SourceKind::Sibling {
+            self.has_sick_sibling.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Blames those who gave wrong bytes.
+    pub(super) fn blame(&self) {
+        let sources = &self.parts.sources;
+        let gave = std::mem::take(&mut *self.gave.lock());
+        let is_offered = |repo: &RepoName| !sources.are_of_one(self.repo, repo);
+        let was_offered = gave.iter().any(|(_, repo)| is_offered(repo));
+        for (kind, repo) in gave {
+            if is_offered(&repo) {
+                self.parts.liars.put(sources.upstream(&repo));
+            } else if was_offered {
+                continue;
+            }
+            sources.distrust(kind, &repo, self.digest);
+        }
+    }
+}
