@@ -391,6 +391,7 @@ impl Origin {
             return Err(OriginError::Nonsense("an empty blob of another digest"));
         }
         let is_whole = response.status() == StatusCode::OK;
+        let answerer = response.extensions().get().cloned();
         let body = match &span {
             Span::Rest(from) if is_whole => behind(response.into_body(), *from),
             _ => response.into_body(),
@@ -399,6 +400,7 @@ impl Origin {
             size,
             body,
             round_trip: began.elapsed(),
+            answerer,
         })
     }
 

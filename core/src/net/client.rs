@@ -9,11 +9,12 @@
 //! of it was sent, or when it is safe to repeat and its body is untouched.
 //!
 //! Failure: [`ClientError`] tells apart what never reached the registry, what took too long and what broke off. A
-//! response's body that stalls or breaks ends with an error. Cancellation: dropping the future drops the request.
+//! response's body that stalls or breaks ends with an error, and others are asked first for a while (`answerer`). Cancellation: dropping the future drops the request.
 //!
 //! Why the tasks of connections are not on a `Tasks`: they live as long as the client or a body that it returned, which
 //! are what is drained; on their own they hold nothing that needs an end.
 
+mod answerer;
 mod avoid;
 mod base_url;
 mod connect;
@@ -42,6 +43,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 
+pub use answerer::Answerer;
 pub use base_url::{BadBaseUrl, BaseUrl};
 pub use guard::{Guard, NotPublic};
 pub use race::is_away;
@@ -257,7 +259,7 @@ impl Client {
                     if let Some(index) = index {
                         avoid.lock().works(index);
                     }
-                    return Ok(self.received(response, held));
+                    return Ok(self.received(response, index, held));
                 }
                 Err(error) => error,
             };
@@ -331,10 +333,22 @@ impl Client {
     fn received(
         &self,
         response: Response<Incoming>,
+        index: Option<usize>,
         permit: OwnedSemaphorePermit,
     ) -> Response<Body> {
         let stall_timeout = self.0.config.stall_timeout;
-        let mut response = response.map(|body| Body::incoming(body, stall_timeout).holding(permit));
+        let answerer = index.and_then(|index| Answerer::of(self, index));
+        let mut response = response.map(|body| {
+            let body = Body::incoming(body, stall_timeout);
+            let watched = match &answerer {
+                Some(answerer) => answerer.watch(body),
+                None => body,
+            };
+            watched.holding(permit)
+        });
+        if let Some(answerer) = answerer {
+            response.extensions_mut().insert(answerer);
+        }
         for name in HOP_BY_HOP {
             response.headers_mut().remove(name);
         }

@@ -45,7 +45,7 @@ pub(super) struct Fill<'a> {
     /// Who may be asked.
     pub(super) reach: Reach,
     /// Who gave bytes, and through which repository.
-    pub(super) gave: &'a Mutex<Vec<(SourceKind, RepoName)>>,
+    pub(super) gave: &'a Mutex<Vec<Giver>>,
     /// Whether a sibling has broken off.
     pub(super) has_sick_sibling: &'a AtomicBool,
     /// Where else the blob is to be had.
@@ -241,6 +241,7 @@ impl Fill<'_> {
             kind,
             repo: self.repo.clone(),
             moment: self.moment,
+            answerer: None,
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use moka::sync::Cache;
+use outport_core::net::client::Answerer;
 use outport_core::oci::reference::RepoName;
 use outport_core::short_memory::short_memory;
 
@@ -28,6 +29,8 @@ pub struct Giver {
     pub repo: RepoName,
     /// When it was.
     pub(super) moment: Moment,
+    /// Which of several nodes it was.
+    pub(super) answerer: Option<Answerer>,
 }
 
 /// The registries that offered what was wrong, by their names.
@@ -116,18 +119,21 @@ impl Fill<'_> {
         };
         let answers = &self.parts.metrics.answers;
         answers.get_or_create(&SourceLabel { source: kind }).inc();
-        let repo = repo.clone();
-        Ok((blob, Giver { kind, repo, moment }))
+        let giver = Giver {
+            kind,
+            repo: repo.clone(),
+            moment,
+            answerer: blob.answerer.clone(),
+        };
+        Ok((blob, giver))
     }
 
     /// Takes note of who gave bytes.
     pub(super) fn gave(&self, giver: &Giver) {
         let mut gave = self.gave.lock();
-        if !gave
-            .iter()
-            .any(|(kind, repo)| (*kind, repo) == (giver.kind, &giver.repo))
-        {
-            gave.push((giver.kind, giver.repo.clone()));
+        let is_known = |known: &Giver| (known.kind, &known.repo) == (giver.kind, &giver.repo);
+        if !gave.iter().any(is_known) {
+            gave.push(giver.clone());
         }
     }
 
@@ -142,15 +148,19 @@ impl Fill<'_> {
     pub(super) fn blame(&self) {
         let sources = &self.parts.sources;
         let gave = std::mem::take(&mut *self.gave.lock());
-        let is_offered = |repo: &RepoName| !sources.are_of_one(self.repo, repo);
-        let was_offered = gave.iter().any(|(_, repo)| is_offered(repo));
-        for (kind, repo) in gave {
-            if is_offered(&repo) {
-                self.parts.liars.put(sources.upstream(&repo));
+        let is_offered = |giver: &Giver| !sources.are_of_one(self.repo, &giver.repo);
+        let was_offered = gave.iter().any(is_offered);
+        for giver in gave {
+            if is_offered(&giver) {
+                self.parts.liars.put(sources.upstream(&giver.repo));
             } else if was_offered {
                 continue;
             }
-            sources.distrust(kind, &repo, self.digest);
+            sources.distrust(giver.kind, &giver.repo, self.digest);
+            // Of several that gave bytes the first; were it another, that one is found out when it gives all of them.
+            if let Some(answerer) = &giver.answerer {
+                answerer.is_wrong();
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use futures_util::TryStreamExt as _;
 use http::header::{AGE, WARNING};
 use http::{HeaderMap, HeaderValue};
 use outport_core::body::Body;
+use outport_core::net::client::Answerer;
 use outport_core::oci::digest::Digest;
 
 /// A manifest, as the origin gave it.
@@ -49,6 +50,8 @@ pub struct IncomingBlob {
     pub body: Body,
     /// How long the answer took.
     pub round_trip: Duration,
+    /// Who gave it, if there were several to be asked.
+    pub answerer: Option<Answerer>,
 }
 
 /// Which bytes of a blob.

@@ -69,6 +69,8 @@ impl Pair {
 async fn cold_pulls_go_on_when_one_origin_cannot_answer() {
     for fault in [
         Fault::Silence,
+        Fault::Status(500),
+        Fault::Status(501),
         Fault::Status(502),
         Fault::Status(503),
         Fault::Status(504),
@@ -141,5 +143,40 @@ async fn the_rest_of_a_blob_is_had_when_an_origin_goes() {
     pair.first.stop();
     let rest = begun.finish().await.body.unwrap();
     assert!([some, rest].concat() == blob);
+    pair.edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_origin_whose_answers_stand_still_is_left_for_the_next() {
+    // The second time nothing comes behind the head.
+    for allowed in [100_000, 0] {
+        let set = ["origin.stall_timeout=100ms", "downloads.retries=2"];
+        let pair = Pair::with(&set).await;
+        pair.first.allow(allowed);
+        for seed in 0..3 {
+            let blob = content(LAYER, seed);
+            pair.put_blob(&blob);
+            let path = blob_path("a", &blob);
+            pair.edge.get(&path).await.is(200, &blob, "fwd=miss");
+        }
+        let asked = pair.first.seen(&Method::GET, "/blobs/").len();
+        assert_eq!(asked, 1, "{allowed}");
+        pair.edge.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_gives_wrong_bytes_is_left_for_the_next() {
+    let pair = Pair::with(&[]).await;
+    let blob = content(LAYER, 1);
+    pair.put_blob(&blob);
+    let path = blob_path("a", &blob);
+    for _ in 0..9 {
+        pair.first.fail_next(Fault::FlipAt(1000));
+    }
+    assert_eq!(pair.edge.get(&path).await.body, None);
+    pair.edge.settle().await;
+    pair.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    assert_eq!(pair.first.seen(&Method::GET, "/blobs/").len(), 1);
     pair.edge.stop().await;
 }

@@ -1,8 +1,8 @@
 //! One question to several URLs that are the same registry: the first answer counts.
 //!
 //! What: the first URL is asked, and the next one beside it when there is no head of an answer after a while, or at once when
-//! there will be none. A status that says that whoever was asked cannot answer now (502, 503, 504) is no answer while there
-//! is somebody else to ask.
+//! there will be none. A status that says that whoever was asked cannot answer (5xx) is no answer while there is somebody
+//! else to ask.
 //!
 //! Invariants: only what is safe to repeat, and has no body, is asked so. No more requests are under way than may be: with
 //! none to spare, the next URL waits until the one before it has failed.
@@ -41,6 +41,8 @@ struct Field {
     has_broken: bool,
     /// What to return when nobody is left: an answer, if there was any.
     lost: Result<Response<Incoming>, ClientError>,
+    /// Whose answer that is.
+    lost_by: usize,
 }
 
 /// The answer that a URL owes; to drop it unsettled is to give up waiting.
@@ -68,13 +70,15 @@ impl Client {
             has_broken: false,
             // Until somebody was asked.
             lost: Err(ClientError::Busy { url: first.clone() }),
+            lost_by: 0,
         };
         let mut asked = FuturesUnordered::new();
         let mut next_at = Instant::now();
         loop {
             if asked.is_empty() {
                 let Some(index) = field.left.pop_front() else {
-                    return field.lost.map(|response| self.received(response, held));
+                    let by = Some(field.lost_by);
+                    return field.lost.map(|response| self.received(response, by, held));
                 };
                 asked.push(self.ask(index, parts, None));
                 next_at = Instant::now() + config.overtake_after;
@@ -82,9 +86,9 @@ impl Client {
             tokio::select! {
                 biased;
                 Some((index, outcome)) = asked.next() => match outcome {
-                    Ok(response) if !is_away(response.status()) => {
+                    Ok(response) if !response.status().is_server_error() => {
                         self.0.avoid.lock().works(index);
-                        return Ok(self.received(response, held));
+                        return Ok(self.received(response, Some(index), held));
                     }
                     outcome => {
                         self.lose(&mut field, index, outcome);
@@ -138,7 +142,7 @@ impl Client {
             self.0.avoid.lock().fails(index, Instant::now());
         }
         if outcome.is_ok() || field.lost.is_err() {
-            field.lost = outcome;
+            (field.lost, field.lost_by) = (outcome, index);
         }
     }
 }
