@@ -58,6 +58,8 @@ pub enum LinkKind {
     Blob,
     /// As a manifest.
     Manifest,
+    /// Not a repository, but the registry that the name is of: it has brought all of the blob.
+    Possession,
 }
 
 /// A repository's link to a digest.

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use http::header::{AGE, HeaderValue, RANGE};
 use http::{HeaderMap, Response};
 use outport_core::body::Body;
@@ -128,6 +129,9 @@ impl Pull {
     async fn cached_blob(&self, wanted: Wanted<'_>) -> Option<Answer> {
         let Wanted { repo, digest, .. } = wanted;
         let found = self.resolver.cache().blob(digest).await?;
+        if self.needs_more_than_a_link(repo, digest).await {
+            return None;
+        }
         let (link, served) = match self.resolver.known_blob(repo, digest).await {
             Some(link) => (link, Served::Hit),
             None => match Box::pin(self.resolver.blob_link(repo, digest)).await {
@@ -182,13 +186,20 @@ impl Pull {
             if !is_here && !self.downloads.is_running(digest) && !self.resolver.cache().may_fill() {
                 return self.pass(wanted).await;
             }
+            if is_here && self.needs_more_than_a_link(repo, digest).await {
+                return self.pass(wanted).await;
+            }
             let (mut download, role) = self.downloads.follow(digest, repo, wanted.reach);
+            let registries = self.resolver.registries();
+            // Neither are its bytes for all who read this one, nor the other way round.
+            if !registries.are_as_open(repo, download.repo()) {
+                return self.pass(wanted).await;
+            }
             let is_own = download.is_of(repo, &self.resolver);
             let mut size = None;
             if !is_own {
                 size = Some(self.linked_size(repo, digest).await?);
             }
-            let registries = self.resolver.registries();
             let is_foreign = !registries.are_of_one(repo, download.repo());
             if is_foreign {
                 self.downloads.offer(&download, repo);
@@ -200,6 +211,12 @@ impl Pull {
                     return self.pass(wanted).await;
                 }
                 Head::Landing(landing, giver) => {
+                    // It came in since.
+                    if giver.kind == SourceKind::Disk
+                        && self.needs_more_than_a_link(repo, digest).await
+                    {
+                        return self.pass(wanted).await;
+                    }
                     // Who began it may have been answered through what another offered.
                     if size.is_none() && !giver.shows_link_of(repo) {
                         let rest = deadline.saturating_duration_since(Instant::now());
@@ -240,6 +257,12 @@ impl Pull {
             }
         }
         Err(OriginError::Busy)
+    }
+
+    /// Whether a blob that is here is given for a repository only after its registry has brought it too.
+    async fn needs_more_than_a_link(&self, repo: &RepoName, digest: &Digest) -> bool {
+        self.resolver.registries().need_proof(repo)
+            && !Box::pin(self.resolver.may_give(repo, digest)).await
     }
 
     /// Returns how large a blob is that the repository is known, or now found, to link.
@@ -283,8 +306,30 @@ impl Pull {
             headers: &headers,
             ..wanted
         };
-        let response = wanted.answer(link.size, |range| through.clone().body(range));
+        let response = wanted.answer(link.size, |range| self.proving(&through, range));
         Ok((response, Served::Passed))
+    }
+
+    /// Returns bytes past the cache; their end comes when all before it hash to the digest, which is to be remembered.
+    fn proving(&self, through: &Through, range: Range<u64>) -> Body {
+        let Through {
+            repo, digest, size, ..
+        } = through;
+        let (size, length) = (*size, range.end - range.start);
+        let is_to_end = range.end == size;
+        let body = through.clone().body(range);
+        if !is_to_end || !self.resolver.registries().need_proof(repo) {
+            return body;
+        }
+        let (resolver, repo, digest) = (self.resolver.clone(), repo.clone(), *digest);
+        let mut left = length;
+        let watched = body.into_stream().inspect_ok(move |bytes| {
+            left = left.saturating_sub(bytes.len() as u64);
+            if left == 0 {
+                resolver.learn_possession(&repo, &digest, size);
+            }
+        });
+        Body::stream(watched).with_exact_len(length)
     }
 
     fn through(&self, wanted: Wanted<'_>, size: u64) -> Through {

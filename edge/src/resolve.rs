@@ -15,6 +15,7 @@
 mod absent;
 pub mod hosted;
 pub mod lists;
+mod possession;
 mod question;
 
 use std::time::Duration;

@@ -331,7 +331,11 @@ impl Fill<'_> {
         let first = start.body.map(|body| (body, giver));
         match tokio::join!(crew.run(first), hashed) {
             (Ok(()), Ok(())) => match writer.finish() {
-                Ok(()) => self.publish(partial, size).await,
+                Ok(()) => {
+                    // Who else gave some of the bytes is open to the same readers.
+                    resolver.learn_possession(self.repo, self.digest, size);
+                    self.publish(partial, size).await
+                }
                 Err(mismatch) => self.mismatch(&mismatch.to_string(), is_resumed),
             },
             (Err(Stopped::Wrong(reason)), _) => self.mismatch(reason, is_resumed),

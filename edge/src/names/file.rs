@@ -443,6 +443,7 @@ fn link_row(key: &LinkKey) -> Vec<u8> {
     let kind = match key.kind {
         LinkKind::Blob => b'b',
         LinkKind::Manifest => b'm',
+        LinkKind::Possession => b'p',
     };
     let mut row = digest_prefix(&key.digest);
     row.push(kind);

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Method};
-use outport_core::access::Caller;
+use outport_core::access::{Caller, Readers};
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 use outport_core::oci::route::{Fetch, Route, Routed};
 use outport_core::upstream::Definition;
@@ -29,6 +29,8 @@ pub struct Registries(Arc<Inner>);
 struct Inner {
     hosted: Hosted,
     upstreams: Vec<Remote>,
+    /// Whether one of them is for some only.
+    has_readers: bool,
     /// The one that is meant when none is named.
     default: Option<String>,
     rules: Rules,
@@ -129,7 +131,9 @@ impl Registries {
         (default, rules): (Option<String>, Rules),
         frozen: Frozen,
     ) -> Self {
+        let is_open = |upstream: &Remote| upstream.definition.readers.are_everybody();
         Self(Arc::new(Inner {
+            has_readers: !upstreams.iter().all(is_open),
             hosted,
             upstreams,
             default,
@@ -194,6 +198,35 @@ impl Registries {
                 .map(|upstream| &upstream.definition.name)
         };
         one == other || name(one) == name(other)
+    }
+
+    /// Whether two repositories are of registries that are open to the same readers.
+    pub fn are_as_open(&self, one: &RepoName, other: &RepoName) -> bool {
+        one == other || self.readers(one) == self.readers(other)
+    }
+
+    /// Whether what is here may be given as a repository's only if its registry is known to have it, because not all are as open.
+    pub fn need_proof(&self, repo: &RepoName) -> bool {
+        self.0.has_readers && self.upstream(repo).is_some()
+    }
+
+    /// Returns the upstreams whose proof is good for a repository, its own first, if it needs any.
+    pub fn provers(&self, repo: &RepoName) -> impl Iterator<Item = &str> {
+        let own = self.upstream(repo).filter(|_| self.0.has_readers);
+        let others = self.0.upstreams.iter().filter(move |other| {
+            let readers = &other.definition.readers;
+            own.is_some_and(|own| {
+                own.definition.name != other.definition.name
+                    && (readers.are_everybody() || *readers == own.definition.readers)
+            })
+        });
+        let provers = own.into_iter().chain(others);
+        provers.map(|upstream| &*upstream.definition.name)
+    }
+
+    fn readers(&self, repo: &RepoName) -> &Readers {
+        let upstream = self.upstream(repo);
+        upstream.map_or(&Readers::Everybody, |upstream| &upstream.definition.readers)
     }
 
     /// Whether a caller may have what a route is about.

@@ -188,6 +188,67 @@ async fn what_is_here_of_one_upstream_is_not_given_as_another_s() {
     rig.edge.stop().await;
 }
 
+/// Says of whatever blob it is asked for that it has it, and so many bytes of it.
+fn says_it_has(upstream: &ScriptedUpstream, size: usize) {
+    upstream.script("/blobs/", move |method| {
+        let mut response = http::Response::new(outport_core::body::Body::empty());
+        if *method == Method::HEAD {
+            response
+                .headers_mut()
+                .insert(http::header::CONTENT_LENGTH, size.into());
+        } else {
+            *response.status_mut() = http::StatusCode::NOT_FOUND;
+        }
+        response
+    });
+}
+
+#[tokio::test]
+async fn an_upstream_that_lies_about_what_it_has_gets_nothing_of_another_s() {
+    let (_users, users) = users();
+    let open = ScriptedUpstream::start().await;
+    let url = format!("upstream.1.url=http://{}", open.address);
+    let set = [&*users, FOR_ALICE, "upstream.1.name=open", &url];
+    let rig = Rig::new(&set).await;
+    let blob = content(3_000_000, 2);
+    rig.upstream.put_blob("org/app", &blob);
+    let [theirs, own] = ["hub/org/app", "open/x/y"].map(|repo| blob_path(repo, &blob));
+    says_it_has(&open, blob.len());
+    // While it comes in, and when it is here.
+    let (is_in, go) = rig.upstream.hold_next();
+    let shown = [(AUTHORIZATION.as_str(), ALICE.unwrap())];
+    let (begun, ()) = tokio::join!(rig.edge.try_begin(Method::GET, &theirs, &shown), async {
+        is_in.await.unwrap();
+        let joined = rig.edge.try_begin(Method::GET, &own, &[]);
+        let (joined, ()) = tokio::join!(joined, async {
+            while open.seen("/blobs/").is_empty() {
+                tokio::task::yield_now().await;
+            }
+            go.send(()).unwrap();
+        });
+        assert_eq!(joined.unwrap().finish().await.body, None);
+    });
+    assert!(begun.unwrap().finish().await.body.as_ref() == Some(&blob));
+    rig.edge.settle().await;
+    for path in [own.clone(), blob_path("open/x/z", &blob)] {
+        assert_eq!(get(&rig.edge, ANYBODY, &path).await.body, None);
+        assert_eq!(rig.edge.head(&path).await.status, 200);
+    }
+    // What it has brought once is given on its word, and what is open to all is as before.
+    let given = blob.clone();
+    open.script("/blobs/", move |_| {
+        let mut response = http::Response::new(given.clone().into());
+        response
+            .headers_mut()
+            .insert(http::header::CONTENT_LENGTH, given.len().into());
+        response
+    });
+    get(&rig.edge, ANYBODY, &own).await.is(200, &blob, "fwd=bypass");
+    get(&rig.edge, ANYBODY, &own).await.is(200, &blob, "hit");
+    get(&rig.edge, ALICE, &theirs).await.is(200, &blob, "hit");
+    rig.edge.stop().await;
+}
+
 #[tokio::test]
 async fn tokens_open_it_as_passwords_do() {
     let (_users, users) = users();
