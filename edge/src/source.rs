@@ -123,6 +123,10 @@ pub const HOPS_MAX: u32 = 2;
 /// The largest blob that is believed in: 8 TiB, which file systems can still hold in a file.
 const BLOB_BYTES_MAX: u64 = 8 << 40;
 
+/// How long a blob may at least take to begin: some registries fetch it themselves first. To give it up sooner, again and again,
+/// would be never to get it, and whoever has it is not away.
+const DOWNLOAD_TIMEOUT_MIN: Duration = Duration::from_secs(10);
+
 /// The digest of what an answer brings or is about.
 pub const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -465,6 +469,16 @@ impl Origin {
         timeout(limit, answer)
             .await
             .or(Err(OriginError::Slow(limit)))
+    }
+
+    /// Bounds how long the head of a blob may take that a download asks for first. Clients do not wait as long: the answer is for
+    /// when they come again.
+    pub async fn in_download_time<T>(
+        &self,
+        question: impl Future<Output = Result<T, OriginError>>,
+    ) -> Result<T, OriginError> {
+        let limit = self.0.config.tags.question_timeout.max(DOWNLOAD_TIMEOUT_MIN);
+        self.within(limit, question).await
     }
 
     async fn within<T>(

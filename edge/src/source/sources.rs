@@ -226,7 +226,7 @@ async fn ask(
     let span = question.span.clone();
     let asking = Box::pin(source.blob(question.repo, question.digest, span, told));
     match question.patience {
-        Patience::Client => source.in_question_time(asking).await,
+        Patience::Client => source.in_download_time(asking).await,
         Patience::Download => asking.await,
     }
 }

@@ -215,3 +215,29 @@ async fn a_disk_that_takes_nothing_is_passed_by() {
     assert_eq!((wrong.status.as_u16(), wrong.body), (200, None));
     rig.edge.stop().await;
 }
+
+#[tokio::test]
+async fn blobs_that_begin_late_come_to_who_asks_again_and_close_the_origin_to_nobody() {
+    let rig = Rig::with(&["origin.answer_timeout=200ms"]).await;
+    let mut late = Vec::new();
+    for seed in 0..6 {
+        let blob = content(100_000, seed);
+        rig.origin.put_blob("a", &blob);
+        let path = blob_path("a", &blob);
+        late.push((rig.origin.hold(Method::GET, &path), path, blob));
+    }
+    for (_, path, _) in &late {
+        assert_eq!(rig.edge.get(path).await.status, 503);
+    }
+    let quick = content(100_000, 10);
+    rig.origin.put_blob("a", &quick);
+    let path = blob_path("a", &quick);
+    rig.edge.get(&path).await.is(200, &quick, "fwd=miss");
+    for (held, path, blob) in late {
+        held.release();
+        let answer = rig.edge.get(&path).await;
+        assert!(answer.body.as_ref() == Some(&blob), "{answer:?}");
+        assert_eq!(rig.origin.seen(&Method::GET, &path).len(), 1);
+    }
+    rig.edge.stop().await;
+}
