@@ -75,6 +75,7 @@ pub struct CacheConfig {
 #[derive(Debug)]
 struct Inner {
     disk: Disk,
+    capacity_bytes: u64,
     table: Mutex<Table>,
     index: Index,
     /// Whether the directory has to be compared with the table yet.
@@ -110,6 +111,7 @@ impl Cache {
         };
         let cache = Self(Arc::new(Inner {
             disk,
+            capacity_bytes: config.capacity_bytes,
             table: Mutex::new(table),
             index,
             standing: loaded.standing,
@@ -275,6 +277,11 @@ impl Cache {
     /// Whether a blob is here, as far as is known.
     pub fn has(&self, digest: &Digest) -> bool {
         self.0.table.lock().size(digest).is_some()
+    }
+
+    /// Returns how many bytes of blobs and manifests are kept on disk at most.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.0.capacity_bytes
     }
 
     /// Whether the disk takes new blobs, as far as is known.

@@ -477,7 +477,12 @@ impl Origin {
         &self,
         question: impl Future<Output = Result<T, OriginError>>,
     ) -> Result<T, OriginError> {
-        let limit = self.0.config.tags.question_timeout.max(DOWNLOAD_TIMEOUT_MIN);
+        let limit = self
+            .0
+            .config
+            .tags
+            .question_timeout
+            .max(DOWNLOAD_TIMEOUT_MIN);
         self.within(limit, question).await
     }
 

@@ -13,20 +13,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use outport_core::body::{Body, BodyStream};
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::batch::{Batch, Writing};
 use super::fill::Fill;
 use super::giver::Giver;
 use super::landing::{Landing, Writer};
 use super::schedule::{ClaimId, Ramp, Schedule};
+use super::switch::Switch;
 use crate::source::sources::Patience;
 use crate::source::{IncomingBlob, OriginError, Span};
 
@@ -83,45 +83,21 @@ struct Trouble {
     is_one_at_a_time: bool,
 }
 
-/// Since when the registry that is asked has been, and what had come before.
-struct Switch {
-    since: Instant,
-    received: u64,
-    /// How much came in a second of the one before it, if it is not settled yet which is faster.
-    rate_before: Option<u64>,
-}
-
-/// Bytes that are written together.
-#[derive(Default)]
-struct Batch {
-    frames: Vec<Bytes>,
-    /// Those of the last frames, if they were small.
-    small: BytesMut,
-    bytes: usize,
-}
-
-/// A batch that is being written, if one is.
-struct Writing(Option<JoinHandle<io::Result<()>>>);
-
 /// How long fewer bytes wait for more: each batch costs every reader a wake-up.
 const LINGER: Duration = Duration::from_millis(2);
 
 /// A connection that brought fewer bytes than this counts as a failure in a row: as if it had brought nothing.
 const PROGRESS_BYTES: u64 = 64 << 10;
 
-/// Frames that are smaller are copied together, so many bytes at a time: each frame costs as much as this to keep.
-const SMALL_BYTES: usize = 2 << 10;
-const GATHERED_BYTES: usize = 64 << 10;
-
 /// How often the number of connections is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long a download goes before its rate says something.
-const RATE_MIN_MS: u64 = 1000;
+pub(super) const RATE_MIN_MS: u64 = 1000;
 
 /// What comes by itself in this time is not worth a connection of its own to a reader that waits for it: a herd that reads
 /// from many places costs one transfer.
-const AHEAD_SECONDS: u64 = 3;
+pub(super) const AHEAD_SECONDS: u64 = 3;
 
 /// How long a claim of a further connection should last.
 const SHARE_SECONDS: u64 = 2;
@@ -153,11 +129,7 @@ impl Crew<'_> {
             fetches.push(self.fetch(id, range, Some(first)));
         }
         let mut deserted = pin!(self.deserted());
-        let mut switch = Switch {
-            since: self.began,
-            received: 0,
-            rate_before: None,
-        };
+        let mut switch = Switch::new(self.began);
         loop {
             let now = Instant::now();
             self.look_elsewhere(&mut switch, now);
@@ -192,31 +164,6 @@ impl Crew<'_> {
                 () = &mut deserted => return Err(Stopped::Deserted),
             }
         }
-    }
-
-    /// Has another registry asked that was offered when the bytes do not come fast, and the first one again when that is no
-    /// faster.
-    fn look_elsewhere(&self, switch: &mut Switch, now: Instant) {
-        let elapsed_ms = u64::try_from((now - switch.since).as_millis()).unwrap_or(u64::MAX);
-        if elapsed_ms < RATE_MIN_MS {
-            return;
-        }
-        let offers = self.fill.offers;
-        let received = self.received.load(Ordering::Relaxed);
-        let rate = (received - switch.received).saturating_mul(1000) / elapsed_ms;
-        let missing = self.writer.size().saturating_sub(self.writer.arrived());
-        let is_slow = missing > rate.saturating_mul(AHEAD_SECONDS);
-        match switch.rate_before.take() {
-            Some(before) if rate < before => offers.give_up(),
-            _ if is_slow && offers.are_there() => {
-                offers.take();
-                switch.rate_before = Some(rate);
-            }
-            _ => return,
-        }
-        (switch.since, switch.received) = (now, received);
-        let halted = std::mem::take(&mut *self.halt.lock());
-        halted.cancel();
     }
 
     /// Returns the next claim, if there is no connection.
@@ -289,27 +236,6 @@ impl Crew<'_> {
             .saturating_mul(1 << trouble.failures.min(16));
         trouble.failures = trouble.failures.saturating_add(1);
         trouble.until = Instant::now() + pause.min(config.retry_pause_max).max(rest);
-    }
-
-    /// Waits until nobody has waited for the blob for so long that it need not come.
-    async fn deserted(&self) {
-        let config = &self.fill.parts.config;
-        loop {
-            self.fill.attendance.deserted().await;
-            let is_worth_it = self.fill.attendance.ever() >= config.popular_min
-                || self.writer.arrived()
-                    >= self.writer.size() / 100 * u64::from(config.finish_percent);
-            if is_worth_it {
-                // It becomes no less so.
-                std::future::pending::<()>().await;
-            }
-            tokio::select! {
-                () = self.fill.attendance.joined() => {}
-                () = sleep(config.grace) => if self.fill.attendance.close() {
-                    return;
-                },
-            }
-        }
     }
 
     /// Brings in a claim, from the answer to it or by asking for it.
@@ -449,52 +375,5 @@ impl Crew<'_> {
             let missing = writer.size().saturating_sub(writer.arrived());
             writer.write(offset, &frames, || cache.relieve(missing))
         })))
-    }
-}
-
-// === impl Batch ===
-
-impl Batch {
-    /// Adds the first `own` bytes of a frame.
-    fn push(&mut self, mut frame: Bytes, own: u64) {
-        if let Ok(own) = usize::try_from(own) {
-            frame.truncate(own);
-        }
-        self.bytes += frame.len();
-        if frame.len() < SMALL_BYTES {
-            self.small.extend_from_slice(&frame);
-        }
-        if frame.len() >= SMALL_BYTES || self.small.len() >= GATHERED_BYTES {
-            self.gather();
-        }
-        if frame.len() >= SMALL_BYTES {
-            self.frames.push(frame);
-        }
-    }
-
-    fn gather(&mut self) {
-        if !self.small.is_empty() {
-            self.frames.push(self.small.split().freeze());
-        }
-    }
-
-    fn is_due(&self, share: usize, linger_until: Instant) -> bool {
-        self.bytes >= share || (self.bytes > 0 && Instant::now() >= linger_until)
-    }
-}
-
-// === impl Writing ===
-
-impl Writing {
-    /// Waits until the batch is written.
-    async fn done(&mut self) -> io::Result<()> {
-        let Some(job) = &mut self.0 else {
-            return Ok(());
-        };
-        let outcome = job
-            .await
-            .unwrap_or_else(|error| Err(io::Error::other(error)));
-        self.0 = None;
-        outcome
     }
 }

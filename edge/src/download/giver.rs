@@ -137,6 +137,18 @@ impl Fill<'_> {
         }
     }
 
+    /// Whether a sibling gave bytes, and may be asked for more.
+    pub(super) fn has_from_siblings(&self) -> bool {
+        let gave = self.gave.lock();
+        let is_sibling = |giver: &Giver| giver.kind == SourceKind::Sibling;
+        !self.has_sick_sibling.load(Ordering::Relaxed) && gave.iter().any(is_sibling)
+    }
+
+    /// Has the siblings asked last from now on, or first again.
+    pub(super) fn leave_siblings(&self, is_left: bool) {
+        self.has_sick_sibling.store(is_left, Ordering::Relaxed);
+    }
+
     /// Takes note that a source broke off in the middle.
     pub(super) fn broke_off(&self, giver: &Giver) {
         if giver.kind == SourceKind::Sibling {

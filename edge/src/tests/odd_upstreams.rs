@@ -294,6 +294,23 @@ async fn an_upstream_that_lies_spoils_no_download_that_it_joins() {
 }
 
 #[tokio::test]
+async fn what_is_larger_than_the_cache_does_not_come_in_for_nobody() {
+    let set = [
+        "downloads.popular=1",
+        "downloads.grace=10ms",
+        "cache.capacity=1GiB",
+    ];
+    let rig = Rig::new(&set).await;
+    rig.upstream.script("/blobs/", lying);
+    let path = blob_path("hub/org/app", b"endless");
+    rig.edge.begin(Method::GET, &path, &[]).await.leave();
+    rig.edge.settle().await;
+    let deserted = "outport_edge_downloads_finished_total{outcome=\"deserted\"}";
+    assert_eq!(rig.edge.metric(deserted), Some(1.0));
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_frozen_tag_stays_when_its_manifest_is_gone_from_here() {
     let rig = Rig::new(&["cache.memory=0B"]).await;
     let (good, bad) = (manifest("good"), manifest("bad"));

@@ -243,7 +243,9 @@ async fn an_upstream_that_lies_about_what_it_has_gets_nothing_of_another_s() {
             .insert(http::header::CONTENT_LENGTH, given.len().into());
         response
     });
-    get(&rig.edge, ANYBODY, &own).await.is(200, &blob, "fwd=bypass");
+    get(&rig.edge, ANYBODY, &own)
+        .await
+        .is(200, &blob, "fwd=bypass");
     get(&rig.edge, ANYBODY, &own).await.is(200, &blob, "hit");
     get(&rig.edge, ALICE, &theirs).await.is(200, &blob, "hit");
     rig.edge.stop().await;

@@ -176,6 +176,32 @@ async fn a_sibling_that_breaks_off_again_and_again_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_sibling_that_hardly_brings_anything_is_left_for_the_origin() {
+    let (origin, sibling) = (ScriptedOrigin::start().await, ScriptedOrigin::start().await);
+    let cache = tempfile::tempdir().unwrap();
+    let url = format!("sibling.0.url=http://{}", sibling.address);
+    let set = [
+        "name=node-0",
+        "sibling.0.name=node-1",
+        &url,
+        "siblings.stall_timeout=1h",
+    ];
+    let edge = RunningEdge::start(cache.path(), origin.address, &set).await;
+    sibling.allow(100_000);
+    // Of several, some are the sibling's.
+    for seed in 0..8 {
+        let blob = content(3_000_000, 200 + seed);
+        for node in [&origin, &sibling] {
+            node.put_blob("a", &blob);
+        }
+        let answer = edge.get(&blob_path("a", &blob)).await;
+        assert!(answer.body.as_ref() == Some(&blob));
+    }
+    assert!(!sibling.seen(&Method::GET, "/blobs/").is_empty());
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_sick_region_is_passed_by() {
     let mut region = Region::new().await;
     for edge in region.edges.drain(1..) {
