@@ -120,10 +120,7 @@ impl Fill<'_> {
     async fn look(&self, head: &watch::Sender<Head>) -> Option<Ended> {
         match self.parts.cache.blob(self.digest).await? {
             Found::Held(_) | Found::Sound(_) => Some(Ended::Early(Head::Here)),
-            Found::Doubtful(blob) => {
-                let _turn = self.parts.verifying.acquire().await.ok()?;
-                Some(self.verify(blob, head).await)
-            }
+            Found::Doubtful(blob) => Some(self.verify(blob, head).await),
         }
     }
 
@@ -181,6 +178,10 @@ impl Fill<'_> {
             Landing::new(Arc::clone(&blob.file), None, blob.size, *self.digest, here);
         landing.doubt();
         head.send_replace(Head::Landing(landing, self.itself(SourceKind::Disk)));
+        // Those who read have their status, and what comes before the end, by then.
+        let Ok(_turn) = self.parts.verifying.acquire().await else {
+            return Ended::Cancelled;
+        };
         let (cache, digest) = (self.parts.cache.clone(), *self.digest);
         let verified = blocking(move || {
             let outcome = writer.hash_rest();
