@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -281,13 +282,17 @@ impl Pull {
         download: &Download,
     ) -> Response<Body> {
         let through = Arc::new(self.through(wanted, landing.size()));
+        let parts = AtomicUsize::new(0);
         let read = |range: Range<u64>| {
+            // Should the disk fail, each costs a request of its own from there on.
+            let may_go_alone = parts.fetch_add(1, Ordering::Relaxed) < PARTS_MAX;
             let (landing, through) = (landing.clone(), Arc::clone(&through));
             let attendee = download.attendee();
             let length = range.end - range.start;
             // Of many parts, those whose turn has not come take next to nothing.
             Body::later(length, move || {
-                follow(landing, Through::clone(&through), range, attendee)
+                let through = may_go_alone.then(|| Through::clone(&through));
+                follow(landing, through, range, attendee)
             })
         };
         wanted.answer(landing.size(), read)

@@ -22,8 +22,14 @@ use crate::source::through::Through;
 /// How long a reader waits for its next byte before it says so: most come by themselves.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Returns the bytes of `range` as they come in; `through` is the way past the landing when it has to be given up.
-pub fn follow(landing: Landing, through: Through, range: Range<u64>, attendee: Attendee) -> Body {
+/// Returns the bytes of `range` as they come in; `through` is the way past the landing when it has to be given up, if there is
+/// to be one.
+pub fn follow(
+    landing: Landing,
+    through: Option<Through>,
+    range: Range<u64>,
+    attendee: Attendee,
+) -> Body {
     let length = range.end - range.start;
     let follower = Follower {
         state: landing.state(),
@@ -46,7 +52,7 @@ pub fn follow(landing: Landing, through: Through, range: Range<u64>, attendee: A
 struct Follower {
     landing: Landing,
     state: watch::Receiver<State>,
-    through: Through,
+    through: Option<Through>,
     /// What is still to be given.
     range: Range<u64>,
     /// What is being read: a piece of the file, or all of the rest.
@@ -128,12 +134,10 @@ impl Follower {
 
     /// Gives the landing up and goes on from where it stands.
     async fn leave(&mut self, position: Position) -> io::Result<()> {
+        let through = self.through.as_ref().ok_or_else(broken)?;
         let written_to = position.offset.clamp(self.range.start, self.range.end);
         let before = self.file(self.range.start..written_to);
-        let rest = self
-            .through
-            .resume(before, position, self.range.clone())
-            .await?;
+        let rest = through.resume(before, position, self.range.clone()).await?;
         self.piece = Some(rest.into_stream());
         self.is_alone = true;
         Ok(())

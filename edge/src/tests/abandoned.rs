@@ -84,7 +84,12 @@ impl Abandoned {
     async fn read(&self, from: usize, to: usize) -> Option<Bytes> {
         let range = from as u64..to as u64;
         let attendee = Attendance::new().first();
-        let body = follow(self.landing.clone(), self.through.clone(), range, attendee);
+        let body = follow(
+            self.landing.clone(),
+            Some(self.through.clone()),
+            range,
+            attendee,
+        );
         body.collect_limited(LAYER as u64).await.ok()
     }
 }
@@ -111,6 +116,19 @@ async fn readers_go_on_without_the_disk() {
 }
 
 #[tokio::test]
+async fn who_may_not_go_on_alone_gets_what_is_here_and_breaks_off() {
+    let rig = Abandoned::new().await;
+    rig.writer.abandon();
+    for (range, is_here) in [(0..WRITTEN, true), (100..WRITTEN + 1, false)] {
+        let (landing, attendee) = (rig.landing.clone(), Attendance::new().first());
+        let range = range.start as u64..range.end as u64;
+        let read = follow(landing, None, range, attendee).collect_limited(LAYER as u64);
+        assert_eq!(read.await.is_ok(), is_here);
+    }
+    assert_eq!(rig.origin.seen_all(), 0);
+}
+
+#[tokio::test]
 async fn what_comes_past_the_disk_is_verified_too() {
     let rig = Abandoned::new().await;
     rig.writer.abandon();
@@ -124,7 +142,7 @@ async fn a_writer_that_vanishes_breaks_readers_off() {
     let attendee = Attendance::new().first();
     let body = follow(
         rig.landing.clone(),
-        rig.through.clone(),
+        Some(rig.through.clone()),
         0..LAYER as u64,
         attendee,
     );
