@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
+use moka::ops::compute::Op;
 use moka::sync::Cache;
 use outport_core::clock;
 use outport_core::oci::digest::Digest;
@@ -102,6 +103,14 @@ pub enum Asked {
     Before(SystemTime),
 }
 
+/// A link in memory.
+#[derive(Clone, Debug)]
+struct Linked {
+    link: Link,
+    /// Whether the file has it too, or is about to: it forgets those of what leaves the cache.
+    is_written: bool,
+}
+
 /// A tag in memory.
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -127,13 +136,13 @@ pub struct Listed {
 #[derive(Debug)]
 pub struct NamesWriter {
     file: Arc<NamesFile>,
+    links: Links,
     changes: mpsc::Receiver<Queued>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    /// None: dropped, and not yet so in the file.
-    links: Cache<LinkKey, Option<Link>>,
+    links: Links,
     tags: Cache<(RepoName, Tag), Option<Known>>,
     repositories: Cache<RepoName, KnownRepository>,
     /// Those of links count by repository: who asks for a tag does not know yet which digest it is going to hear of.
@@ -148,6 +157,9 @@ struct Queued {
     change: Change,
     applied: Option<oneshot::Sender<()>>,
 }
+
+/// Links in memory. None: dropped, and not yet so in the file.
+type Links = Cache<LinkKey, Option<Linked>>;
 
 /// How many changes wait to be written down before further positive ones are left out.
 const QUEUE_CHANGES: usize = 4096;
@@ -168,8 +180,9 @@ impl Names {
     pub fn open(path: &Path, config: NamesConfig) -> Result<(Self, NamesWriter), OpenError> {
         let file = Arc::new(NamesFile::open(path, config)?);
         let (sender, receiver) = mpsc::channel(QUEUE_CHANGES);
+        let links = Cache::new(config.entries_in_memory);
         let names = Self(Arc::new(Inner {
-            links: Cache::new(config.entries_in_memory),
+            links: links.clone(),
             tags: Cache::new(config.entries_in_memory),
             repositories: Cache::new(config.entries_in_memory),
             link_fences: Fences::new(),
@@ -179,6 +192,7 @@ impl Names {
         }));
         let writer = NamesWriter {
             file,
+            links,
             changes: receiver,
         };
         Ok((names, writer))
@@ -193,13 +207,20 @@ impl Names {
     /// Returns what is known of a link, or none when the repository is not known to link the digest.
     pub async fn link(&self, key: &LinkKey) -> Option<Link> {
         if let Some(known) = self.0.links.get(key) {
-            return known;
+            let Linked { link, is_written } = known?;
+            if !is_written {
+                self.write_link_again(key);
+            }
+            return Some(link);
         }
         let (file, owned) = (Arc::clone(&self.0.file), key.clone());
-        let found = blocking(move || file.link(&owned)).await??;
+        let found = Linked {
+            link: blocking(move || file.link(&owned)).await??,
+            is_written: true,
+        };
         // Not over what was put or dropped meanwhile.
         let entry = self.0.links.entry_by_ref(key).or_insert(Some(found));
-        entry.into_value()
+        entry.into_value().map(|linked| linked.link)
     }
 
     /// Returns what to remember a repository's links by, before the origin is asked for any.
@@ -225,12 +246,30 @@ impl Names {
     /// Remembers a link, unless one of the repository was dropped since `moment`; returns whether it did.
     pub fn put_link(&self, key: LinkKey, link: Link, moment: Moment) -> bool {
         self.0.link_fences.put(moment, || {
-            if self.0.links.get(&key).flatten().as_ref() != Some(&link) {
-                self.0.links.insert(key.clone(), Some(link.clone()));
-                self.queue(Change::PutLink(key, link));
-            }
+            // Also one that is known: it was asked for because the blob is not here, and what forgets the links of a blob that
+            // left may be on its way to the file.
+            self.write_link(key, link);
             false
         })
+    }
+
+    /// Remembers a link, and has it written down.
+    fn write_link(&self, key: LinkKey, link: Link) {
+        let is_written = self.queue(Change::PutLink(key.clone(), link.clone()));
+        self.0.links.insert(key, Some(Linked { link, is_written }));
+    }
+
+    /// Has a link written down that the file has forgotten, and that is made use of still.
+    fn write_link_again(&self, key: &LinkKey) {
+        let moment = self.0.link_fences.moment(&key.repo);
+        self.0.link_fences.put(moment, || {
+            if let Some(Some(known)) = self.0.links.get(key)
+                && !known.is_written
+            {
+                self.write_link(key.clone(), known.link);
+            }
+            false
+        });
     }
 
     /// Drops a link.
@@ -330,14 +369,15 @@ impl Names {
         self.queue(Change::PutList(path.to_owned(), listed));
     }
 
-    /// Writes a change down some time; when too many wait it is left out, and asked for again after a restart.
-    fn queue(&self, change: Change) {
+    /// Writes a change down some time; when too many wait it is left out, and asked for again after a restart. Returns whether
+    /// it is not.
+    fn queue(&self, change: Change) -> bool {
         let queued = Queued {
             change,
             applied: None,
         };
         // A full queue, or a writer that is gone because the process ends.
-        self.0.changes.try_send(queued).ok();
+        self.0.changes.try_send(queued).is_ok()
     }
 
     /// Writes a change down and waits until it can be read.
@@ -418,14 +458,17 @@ impl NamesWriter {
     }
 
     async fn write(&self, batch: Vec<Queued>) {
-        let file = Arc::clone(&self.file);
+        let (file, links) = (Arc::clone(&self.file), self.links.clone());
         blocking(move || {
             let (changes, applied): (Vec<_>, Vec<_>) = batch
                 .into_iter()
                 .map(|queued| (queued.change, queued.applied))
                 .unzip();
-            if let Err(error) = file.apply(&changes) {
-                tracing::warn!(error = %error, "names of the cache not written down");
+            match file.apply(&changes) {
+                Ok(forgotten) => forgotten.iter().for_each(|key| mark_unwritten(&links, key)),
+                Err(error) => {
+                    tracing::warn!(error = %error, "names of the cache not written down");
+                }
             }
             for applied in applied.into_iter().flatten() {
                 applied.send(()).ok();
@@ -443,6 +486,21 @@ impl NamesWriter {
         })
         .await;
     }
+}
+
+/// Takes note that the file has forgotten a link.
+fn mark_unwritten(links: &Links, key: &LinkKey) {
+    // What was dropped meanwhile stays so.
+    let entry = links.entry_by_ref(key).and_compute_with(|entry| {
+        match entry.and_then(moka::Entry::into_value) {
+            Some(linked) => Op::Put(Some(Linked {
+                is_written: false,
+                ..linked
+            })),
+            None => Op::Nop,
+        }
+    });
+    drop(entry);
 }
 
 /// Runs what blocks where it may; none when the runtime ends.
@@ -539,6 +597,33 @@ mod tests {
         let opened = Opened::new(&path);
         assert_eq!(opened.names.link(&key("a/b", 1)).await, None);
         assert_eq!(opened.names.tag(&repo, &tag).await, None);
+        opened.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_link_to_what_left_and_came_again_is_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("names");
+        let opened = Opened::new(&path);
+        let names = &opened.names;
+        let all = [key("asks", 1), key("looks", 1), key("dropped", 1)];
+        let put = |key: &LinkKey| {
+            let moment = names.moment_of_links(&key.repo);
+            assert!(names.put_link(key.clone(), link(), moment));
+        };
+        all.iter().for_each(put);
+        names.forget(vec![all[0].digest]);
+        // It comes again for one repository, before that is written down, and is here for another then.
+        put(&all[0]);
+        names.drop_link(all[2].clone()).await;
+        assert_eq!(names.link(&all[1]).await, Some(link()));
+        assert_eq!(names.link(&all[2]).await, None);
+        opened.close().await;
+
+        let opened = Opened::new(&path);
+        assert_eq!(opened.names.link(&all[0]).await, Some(link()));
+        assert_eq!(opened.names.link(&all[1]).await, Some(link()));
+        assert_eq!(opened.names.link(&all[2]).await, None);
         opened.close().await;
     }
 

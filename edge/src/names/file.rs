@@ -163,8 +163,8 @@ impl NamesFile {
         })
     }
 
-    /// Applies changes in their order; what is read afterwards shows them.
-    pub(super) fn apply(&self, changes: &[Change]) -> Result<(), redb::Error> {
+    /// Applies changes in their order; what is read afterwards shows them. Returns the links that were forgotten.
+    pub(super) fn apply(&self, changes: &[Change]) -> Result<Vec<LinkKey>, redb::Error> {
         self.work(|database| self.apply_to(database, changes))
     }
 
@@ -179,7 +179,12 @@ impl NamesFile {
         self.work(|database| Ok(database.begin_write()?.commit()?))
     }
 
-    fn apply_to(&self, database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
+    fn apply_to(
+        &self,
+        database: &Database,
+        changes: &[Change],
+    ) -> Result<Vec<LinkKey>, redb::Error> {
+        let mut forgotten = Vec::new();
         let mut transaction = database.begin_write()?;
         transaction.set_durability(Durability::None)?;
         {
@@ -188,13 +193,15 @@ impl NamesFile {
             let mut lists = transaction.open_table(LISTS)?;
             let mut unhosted = transaction.open_table(UNHOSTED)?;
             for change in changes {
-                apply(change, &mut links, [&mut tags, &mut lists, &mut unhosted])?;
+                let others = [&mut tags, &mut lists, &mut unhosted];
+                apply(change, &mut links, others, &mut forgotten)?;
             }
             for rows in [&mut links, &mut tags, &mut lists, &mut unhosted] {
                 self.prune(rows)?;
             }
         }
-        Ok(transaction.commit()?)
+        transaction.commit()?;
+        Ok(forgotten)
     }
 
     fn prune(&self, rows: &mut Rows<'_>) -> Result<(), redb::Error> {
@@ -350,6 +357,7 @@ fn apply(
     change: &Change,
     links: &mut Rows<'_>,
     [tags, lists, unhosted]: [&mut Rows<'_>; 3],
+    forgotten: &mut Vec<LinkKey>,
 ) -> Result<(), redb::Error> {
     match change {
         Change::PutLink(key, link) => {
@@ -365,7 +373,10 @@ fn apply(
                 let first = digest_prefix(digest);
                 let mut last = first.clone();
                 last.push(u8::MAX);
-                links.retain_in(&*first..&*last, |_, _| false)?;
+                links.retain_in(&*first..&*last, |row, _| {
+                    forgotten.extend(linked_by(digest, &row[first.len()..]));
+                    false
+                })?;
             }
         }
         Change::PutTag(repo, tag, digest, asked) => {
@@ -454,6 +465,21 @@ fn link_row(key: &LinkKey) -> Vec<u8> {
 /// Whether a row is of a link to a blob; so may one in 65,536 be that is not, of a SHA-512.
 fn is_of_blob(row: &[u8]) -> bool {
     row.get(32..34) == Some(&[1, b'b']) || row.get(64..66) == Some(&[2, b'b'])
+}
+
+/// Returns the link to a digest whose row goes on so.
+fn linked_by(digest: &Digest, rest: &[u8]) -> Option<LinkKey> {
+    let (kind, repo) = rest.split_first()?;
+    Some(LinkKey {
+        repo: str::from_utf8(repo).ok()?.parse().ok()?,
+        digest: *digest,
+        kind: match kind {
+            b'b' => LinkKind::Blob,
+            b'm' => LinkKind::Manifest,
+            b'p' => LinkKind::Possession,
+            _ => return None,
+        },
+    })
 }
 
 fn tag_row(repo: &RepoName, tag: &Tag) -> Vec<u8> {
