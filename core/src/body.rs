@@ -114,7 +114,8 @@ impl Body {
         self
     }
 
-    /// Has a file that is read in several chunks looked at before the last of them: what was written to meanwhile breaks off.
+    /// Has a file that is not read at once looked at before the last of its bytes are given: what was written to meanwhile
+    /// breaks off.
     #[must_use]
     pub fn as_long_as(mut self, is_whole: fn(&std::fs::File) -> bool) -> Self {
         if let Kind::File(body) = &mut self.0 {

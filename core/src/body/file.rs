@@ -20,11 +20,13 @@ use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// How much is read at a time. With what hyper holds besides, a stream that stalls takes 256 KiB.
 pub(super) const CHUNK_BYTES: usize = 224 * 1024;
@@ -37,6 +39,10 @@ static SMALL_CHUNKS: Pool = Pool::of(64 * 1024);
 
 /// How many buffers that nobody uses are kept.
 const SPARE_BUFFERS: usize = 16;
+
+/// For how long what a file was found to be when it was opened is good for its only chunk: most are read at once. One may have
+/// to wait: for the parts before it, or for the window of its stream.
+const LOOKED_AT_FOR: Duration = Duration::from_millis(10);
 
 /// Buffers of one size that nobody uses.
 #[derive(Debug)]
@@ -56,9 +62,10 @@ pub(super) struct FileBody {
     /// Whether the file system can say that it would have to wait.
     nowait: bool,
     chunks: &'static Pool,
-    /// Whether the file is as it was, which it is asked before the last of several chunks is given.
+    /// Whether the file is as it was, which it is asked before the last chunk is given, unless that is read at once.
     is_whole: Option<fn(&File) -> bool>,
     is_begun: bool,
+    opened: Instant,
     failure: Option<OnFailure>,
 }
 
@@ -75,7 +82,7 @@ struct Buffer {
 // === impl FileBody ===
 
 impl FileBody {
-    pub(super) const fn new(file: Arc<File>, range: Range<u64>) -> Self {
+    pub(super) fn new(file: Arc<File>, range: Range<u64>) -> Self {
         Self {
             file,
             range,
@@ -84,6 +91,7 @@ impl FileBody {
             chunks: &CHUNKS,
             is_whole: None,
             is_begun: false,
+            opened: Instant::now(),
             failure: None,
         }
     }
@@ -108,7 +116,8 @@ impl FileBody {
         let mut polled = self.poll_read(cx);
         if matches!(&polled, Poll::Ready(Some(Ok(_)))) {
             let is_spoilt = |is_whole: fn(&File) -> bool| !is_whole(&self.file);
-            if self.is_begun && self.remaining() == 0 && self.is_whole.is_some_and(is_spoilt) {
+            let is_late = || self.is_begun || self.opened.elapsed() > LOOKED_AT_FOR;
+            if self.remaining() == 0 && is_late() && self.is_whole.is_some_and(is_spoilt) {
                 let error = io::Error::new(io::ErrorKind::InvalidData, "the file was written to");
                 polled = Poll::Ready(Some(Err(error)));
             }

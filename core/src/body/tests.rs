@@ -128,6 +128,22 @@ async fn a_file_that_was_written_to_meanwhile_breaks_the_body() {
     assert!(rest.last().unwrap().is_err());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_small_part_that_is_read_late_is_looked_at_too() {
+    let is_whole = |file: &File| file.metadata().unwrap().len() == 10;
+    let body = |file: &Arc<File>, range| Body::file(Arc::clone(file), range).as_long_as(is_whole);
+    let file = Arc::new(file_of(b"0123456789"));
+    let chain = || Body::chain(vec![body(&file, 0..3), "-".into(), body(&file, 7..9)]);
+    assert_eq!(read(chain()).await.unwrap(), b"012-78");
+    let mut begun = chain().into_stream();
+    assert_eq!(begun.next().await.unwrap().unwrap(), "012");
+    assert_eq!(begun.next().await.unwrap().unwrap(), "-");
+    file.set_len(9).unwrap();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let error = begun.next().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
+
 #[tokio::test]
 async fn a_promised_length_is_held() {
     for (length, outcome) in [
