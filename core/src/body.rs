@@ -30,6 +30,8 @@ use exact::Exact;
 use file::FileBody;
 use incoming::IncomingBody;
 
+use crate::store::disk::Seal;
+
 /// The body of a request or a response.
 #[derive(Debug)]
 pub struct Body(Kind);
@@ -114,12 +116,12 @@ impl Body {
         self
     }
 
-    /// Has a file that is not read at once looked at before the last of its bytes are given: what was written to meanwhile
-    /// breaks off.
+    /// Has a sealed file that is not read at once looked at before the last of its bytes are given: what was written to
+    /// meanwhile breaks off.
     #[must_use]
-    pub fn as_long_as(mut self, is_whole: fn(&std::fs::File) -> bool) -> Self {
+    pub fn as_long_as(mut self, seal: Seal) -> Self {
         if let Kind::File(body) = &mut self.0 {
-            body.as_long_as(is_whole);
+            body.as_long_as(seal);
         }
         self
     }

@@ -183,7 +183,7 @@ impl Cache {
 
     /// Takes a doubtful blob for sound, after it was hashed. Blocks.
     pub fn vouch(&self, digest: &Digest, blob: &BlobFile) {
-        if let Err(error) = blob.seal() {
+        if let Err(error) = blob.put_seal() {
             tracing::warn!(%digest, %error, "cached file not sealed");
             return;
         }

@@ -21,7 +21,6 @@ use outport_core::oci::digest::Digest;
 use outport_core::oci::media::OCTET_STREAM;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::Fetch;
-use outport_core::store::disk::is_sealed;
 use tokio::time::{Instant, timeout};
 
 use crate::cache::Found;
@@ -149,7 +148,7 @@ impl Pull {
                 let read = |range| {
                     let (cache, digest) = (self.resolver.cache().clone(), *digest);
                     Body::file(Arc::clone(&blob.file), range)
-                        .as_long_as(is_sealed)
+                        .as_long_as(blob.seal)
                         .on_failure(move || cache.doubt(&digest))
                 };
                 Some(Ok((wanted.answer(blob.size, read), served)))

@@ -28,6 +28,8 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::store::disk::Seal;
+
 /// How much is read at a time. With what hyper holds besides, a stream that stalls takes 256 KiB.
 pub(super) const CHUNK_BYTES: usize = 224 * 1024;
 
@@ -62,8 +64,9 @@ pub(super) struct FileBody {
     /// Whether the file system can say that it would have to wait.
     nowait: bool,
     chunks: &'static Pool,
-    /// Whether the file is as it was, which it is asked before the last chunk is given, unless that is read at once.
-    is_whole: Option<fn(&File) -> bool>,
+    /// What is on the file as long as it is as it was, which is looked at before the last chunk is given, unless that is read
+    /// at once.
+    seal: Option<Seal>,
     is_begun: bool,
     opened: Instant,
     failure: Option<OnFailure>,
@@ -89,7 +92,7 @@ impl FileBody {
             waiting: None,
             nowait: true,
             chunks: &CHUNKS,
-            is_whole: None,
+            seal: None,
             is_begun: false,
             opened: Instant::now(),
             failure: None,
@@ -100,8 +103,8 @@ impl FileBody {
         self.failure = Some(OnFailure(tell));
     }
 
-    pub(super) fn as_long_as(&mut self, is_whole: fn(&File) -> bool) {
-        self.is_whole = Some(is_whole);
+    pub(super) const fn as_long_as(&mut self, seal: Seal) {
+        self.seal = Some(seal);
     }
 
     pub(super) const fn in_small_chunks(&mut self) {
@@ -115,9 +118,9 @@ impl FileBody {
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let mut polled = self.poll_read(cx);
         if matches!(&polled, Poll::Ready(Some(Ok(_)))) {
-            let is_spoilt = |is_whole: fn(&File) -> bool| !is_whole(&self.file);
+            let is_spoilt = |seal: Seal| !seal.is_on(&self.file);
             let is_late = || self.is_begun || self.opened.elapsed() > LOOKED_AT_FOR;
-            if self.remaining() == 0 && is_late() && self.is_whole.is_some_and(is_spoilt) {
+            if self.remaining() == 0 && is_late() && self.seal.is_some_and(is_spoilt) {
                 let error = io::Error::new(io::ErrorKind::InvalidData, "the file was written to");
                 polled = Poll::Ready(Some(Err(error)));
             }

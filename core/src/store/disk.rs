@@ -36,7 +36,7 @@ use crate::store::{
 };
 
 pub use cache::{BlobFile, Entry, Partial};
-pub use seal::is_sealed;
+pub use seal::Seal;
 
 /// What this version writes into the `format` file.
 const FORMAT: &str = "outport 1\n";

@@ -142,6 +142,28 @@ async fn a_file_that_was_cut_off_before_the_index_was_lost_is_fetched_again() {
 }
 
 #[tokio::test]
+async fn two_files_that_changed_places_are_not_served_as_each_other() {
+    let rig = Rig::with(&["cache.scrub=0B"]).await;
+    let blobs = [content(LAYER, 8), content(LAYER, 9)];
+    let files = [cached(&rig, &blobs[0]).await, cached(&rig, &blobs[1]).await];
+    rig.edge.stop().await;
+    let aside = rig.cache.path().join("aside");
+    std::fs::rename(&files[0], &aside).unwrap();
+    std::fs::rename(&files[1], &files[0]).unwrap();
+    std::fs::rename(&aside, &files[1]).unwrap();
+    let set = ["cache.scrub=0B"];
+    let edge = super::RunningEdge::start(rig.cache.path(), rig.origin.address, &set).await;
+    for blob in &blobs {
+        let path = blob_path("a", blob);
+        let wrong = edge.get(&path).await;
+        assert_eq!((wrong.status.as_u16(), wrong.body), (200, None));
+        edge.settle().await;
+        edge.get(&path).await.is(200, blob, "fwd=miss");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn what_rots_without_a_trace_is_found() {
     let rig = Rig::with(&["cache.scrub=1GiB"]).await;
     let blob = content(LAYER, 4);

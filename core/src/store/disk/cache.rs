@@ -19,7 +19,7 @@ use crate::body::Body;
 use crate::location::key::{Folder, Key};
 use crate::oci::digest::{Algorithm, Digest, Hasher};
 
-use super::{Disk, HASH_READ_BYTES, LockError, durable, open_locked, seal};
+use super::{Disk, HASH_READ_BYTES, LockError, Seal, durable, open_locked};
 
 /// A blob, open for reading; it can be read to its end also after it was deleted.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct BlobFile {
     pub file: Arc<File>,
     /// Its size in bytes.
     pub size: u64,
+    /// What is on it as long as nobody writes to it.
+    pub seal: Seal,
 }
 
 /// A blob that is being brought in: a file with one writer, at any positions, and many readers.
@@ -72,6 +74,7 @@ impl Disk {
         Ok(Some(BlobFile {
             file: Arc::new(file),
             size,
+            seal: Seal::of(digest),
         }))
     }
 
@@ -164,13 +167,15 @@ impl Disk {
     ///
     /// Readers of the partial go on reading the same file.
     pub fn publish(&self, partial: &Partial) -> io::Result<BlobFile> {
+        let seal = Seal::of(&partial.digest);
         partial.file.sync_data()?;
-        seal::put(&partial.file)?;
+        seal.put_on(&partial.file)?;
         durable::rename(&partial.path, &self.path(Key::Blob(&partial.digest)))?;
         let size = partial.file.metadata()?.len();
         Ok(BlobFile {
             file: Arc::clone(&partial.file),
             size,
+            seal,
         })
     }
 
@@ -255,12 +260,12 @@ impl BlobFile {
     /// Whether the file is as it was when its bytes were hashed: sealed, and as long.
     pub fn is_sealed(&self) -> io::Result<bool> {
         let metadata = self.file.metadata()?;
-        Ok(metadata.len() == self.size && seal::is_whole(&metadata))
+        Ok(metadata.len() == self.size && self.seal.is_whole(&metadata))
     }
 
     /// Seals the file; the caller has hashed every byte of it.
-    pub fn seal(&self) -> io::Result<()> {
-        seal::put(&self.file)
+    pub fn put_seal(&self) -> io::Result<()> {
+        self.seal.put_on(&self.file)
     }
 
     /// Reads the blob and says whether it hashes to `digest`.
