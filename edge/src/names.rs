@@ -7,14 +7,17 @@
 //! question from before it brings it back (`fence`); memory is always at least as new as the file. Both are bounded: memory by the number of entries, the file by its number of rows and by
 //! forgetting the links of blobs that left the cache.
 //!
-//! Failure: this is a cache. A file that cannot be used is replaced by an empty one, at the start or, when it is found to be
-//! damaged later, at the next one; a row that cannot be read or written counts as absent, and the origin is asked again.
+//! Failure: this is a cache. A file that is damaged is replaced by an empty one, at the start or, when it is found to be so
+//! later, at the next one. One that the disk keeps from being written to is kept, read while it can be, and caught up with
+//! (`writer`). A row that cannot be read counts as absent, and the origin is asked again.
 //! Crash: what was written in the last moments may be lost; a drop that was lost with them comes back until the origin is
 //! asked, which for tags is each time.
 
+mod database;
 mod fence;
 mod file;
 mod unhosted;
+mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,16 +29,16 @@ use moka::sync::Cache;
 use outport_core::clock;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::{RepoName, Tag};
-use outport_core::tasks::Tasks;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
+pub use database::OpenError;
 use fence::Fences;
 pub use fence::Moment;
-pub use file::OpenError;
 use file::{Change, NamesFile};
 use unhosted::Known as KnownRepository;
 pub use unhosted::Said;
+pub use writer::NamesWriter;
 
 /// Remembers links and tags; cheap to clone.
 #[derive(Clone, Debug)]
@@ -132,14 +135,6 @@ pub struct Listed {
     pub filters: Option<String>,
 }
 
-/// Writes changes down; to be run as a task.
-#[derive(Debug)]
-pub struct NamesWriter {
-    file: Arc<NamesFile>,
-    links: Links,
-    changes: mpsc::Receiver<Queued>,
-}
-
 #[derive(Debug)]
 struct Inner {
     links: Links,
@@ -164,14 +159,8 @@ type Links = Cache<LinkKey, Option<Linked>>;
 /// How many changes wait to be written down before further positive ones are left out.
 const QUEUE_CHANGES: usize = 4096;
 
-/// How many changes are written down together.
-const BATCH_CHANGES: usize = 256;
-
 /// How often it is written down when a tag was asked for, as long as it does not move.
 const WRITTEN_EVERY: Duration = Duration::from_mins(1);
-
-/// How often changes are made durable: only a cache's memory is lost with them.
-const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
 // === impl Names ===
 
@@ -190,12 +179,7 @@ impl Names {
             file: Arc::clone(&file),
             changes: sender,
         }));
-        let writer = NamesWriter {
-            file,
-            links,
-            changes: receiver,
-        };
-        Ok((names, writer))
+        Ok((names, NamesWriter::new(file, links, receiver)))
     }
 
     /// Completes when nobody holds these names any more: not who uses them, nor a job on a blocking thread that goes on when
@@ -255,8 +239,15 @@ impl Names {
 
     /// Remembers a link, and has it written down.
     fn write_link(&self, key: LinkKey, link: Link) {
-        let is_written = self.queue(Change::PutLink(key.clone(), link.clone()));
-        self.0.links.insert(key, Some(Linked { link, is_written }));
+        let linked = Linked {
+            link: link.clone(),
+            is_written: true,
+        };
+        // First: whoever leaves it out takes note of that.
+        self.0.links.insert(key.clone(), Some(linked));
+        if !self.queue(Change::PutLink(key.clone(), link)) {
+            mark_unwritten(&self.0.links, &key);
+        }
     }
 
     /// Has a link written down that the file has forgotten, and that is made use of still.
@@ -429,66 +420,7 @@ impl Asked {
     }
 }
 
-// === impl NamesWriter ===
-
-impl NamesWriter {
-    /// Writes changes down in their order until told to end, then makes the last ones durable.
-    pub async fn run(mut self, tasks: Tasks) {
-        let mut flush_at: Option<Instant> = None;
-        let mut batch = Vec::new();
-        loop {
-            let far = Instant::now() + FLUSH_INTERVAL;
-            tokio::select! {
-                () = sleep_until(flush_at.unwrap_or(far)), if flush_at.is_some() => {
-                    self.flush().await;
-                    flush_at = None;
-                }
-                _ = self.changes.recv_many(&mut batch, BATCH_CHANGES) => {
-                    self.write(std::mem::take(&mut batch)).await;
-                    flush_at.get_or_insert(far);
-                }
-                () = tasks.cancelled() => break,
-            }
-        }
-        self.changes.close();
-        while self.changes.recv_many(&mut batch, BATCH_CHANGES).await > 0 {
-            self.write(std::mem::take(&mut batch)).await;
-        }
-        self.flush().await;
-    }
-
-    async fn write(&self, batch: Vec<Queued>) {
-        let (file, links) = (Arc::clone(&self.file), self.links.clone());
-        blocking(move || {
-            let (changes, applied): (Vec<_>, Vec<_>) = batch
-                .into_iter()
-                .map(|queued| (queued.change, queued.applied))
-                .unzip();
-            match file.apply(&changes) {
-                Ok(forgotten) => forgotten.iter().for_each(|key| mark_unwritten(&links, key)),
-                Err(error) => {
-                    tracing::warn!(error = %error, "names of the cache not written down");
-                }
-            }
-            for applied in applied.into_iter().flatten() {
-                applied.send(()).ok();
-            }
-        })
-        .await;
-    }
-
-    async fn flush(&self) {
-        let file = Arc::clone(&self.file);
-        blocking(move || {
-            if let Err(error) = file.flush() {
-                tracing::warn!(error = %error, "names of the cache not made durable");
-            }
-        })
-        .await;
-    }
-}
-
-/// Takes note that the file has forgotten a link.
+/// Takes note that the file does not have a link.
 fn mark_unwritten(links: &Links, key: &LinkKey) {
     // What was dropped meanwhile stays so.
     let entry = links.entry_by_ref(key).and_compute_with(|entry| {
@@ -512,6 +444,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 mod tests {
     use super::*;
     use outport_core::oci::digest::Algorithm;
+    use outport_core::tasks::Tasks;
 
     const CONFIG: NamesConfig = NamesConfig {
         entries_in_memory: 100,

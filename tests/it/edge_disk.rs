@@ -110,6 +110,69 @@ async fn a_disk_that_fails_costs_no_client_its_bytes() {
     }
 }
 
+/// Pulls layers from what an edge has whose origin is away.
+async fn are_served_alone(rig: &mut Rig, layers: &[(Content, Digest)]) {
+    rig.edge.start_again().await;
+    for (content, digest) in layers {
+        assert_eq!(rig.pull(*content, digest).await, "hit");
+    }
+}
+
+#[tokio::test]
+async fn links_are_written_down_when_the_disk_takes_them_again() {
+    let mut rig = Rig::new(&["cache.disk_rest=10ms"]).await;
+    let mut layers = Vec::new();
+    for (count, syscall) in ["fdatasync", "pwrite64"].into_iter().enumerate() {
+        let (content, digest) = rig.new_layer().await;
+        rig.until_hit(content, &digest).await;
+        layers.push((content, digest));
+        let strace = Strace::inject(rig.edge.process(), syscall, "error=EIO");
+        let (content, digest) = rig.new_layer().await;
+        rig.pull(content, &digest).await;
+        eventually("an error of the names' file", async || {
+            let log = rig.edge.process().log();
+            let said = "names of the cache not written down";
+            let failed = log.iter().filter(|line| line.contains(said));
+            (failed.count() > count).then_some(())
+        })
+        .await;
+        drop(strace);
+        rig.until_hit(content, &digest).await;
+        layers.push((content, digest));
+    }
+    rig.edge.stop();
+    rig.origin.kill();
+    are_served_alone(&mut rig, &layers).await;
+}
+
+#[tokio::test]
+async fn a_start_on_a_full_disk_keeps_what_is_here() {
+    let directory = Arc::new(TempDir::new().unwrap());
+    let cache = directory.path().join("cache");
+    let disk = Tmpfs::mount(&cache, 40);
+    let mut rig = Rig::within(directory, &[]).await;
+    let mut layers = Vec::new();
+    for _ in 0..2 {
+        let (content, digest) = rig.new_layer().await;
+        rig.until_hit(content, &digest).await;
+        layers.push((content, digest));
+    }
+    rig.edge.stop();
+    rig.origin.kill();
+    let filler = cache.join("filler");
+    // As much as there is room for.
+    fs::write(&filler, vec![1; 40 << 20]).unwrap_err();
+    are_served_alone(&mut rig, &layers).await;
+    rig.edge.stop();
+    fs::remove_file(filler).unwrap();
+    are_served_alone(&mut rig, &layers).await;
+    let Rig {
+        origin, mut edge, ..
+    } = rig;
+    edge.stop();
+    drop((origin, disk));
+}
+
 #[tokio::test]
 async fn a_cached_file_that_cannot_be_read_costs_one_request() {
     let mut rig = Rig::new(&["cache.scrub=0B"]).await;

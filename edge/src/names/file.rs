@@ -5,13 +5,12 @@
 //! one by one; [`NamesFile::flush`] makes all so far durable.
 //!
 //! Failure: redb panics over a damaged page, also over one that it reads long after it opened the file. That is taken for
-//! the error that it is: a file that cannot be opened is replaced, and one that turns out to be damaged later is spoilt. From
-//! then on it is as if it were empty; it stays open, because it keeps others out of the directory, and a mark beside it has
-//! the next start replace it.
+//! the error that it is: a file that is found damaged when it is opened is replaced, and one that turns out to be damaged later
+//! is spoilt. From then on it is as if it were empty; it stays open, because it keeps others out of the directory, and a mark
+//! beside it has the next start replace it. After an error of the disk redb does nothing more until the file was opened again
+//! ([`NamesFile::reopen`]), and what was not durable is gone then.
 
-use std::ffi::OsString;
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,43 +18,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::HeaderValue;
 use outport_core::oci::digest::{Algorithm, Digest};
 use outport_core::oci::reference::{RepoName, Tag};
-use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _,
-    ReadableTableMetadata as _, Table, TableDefinition,
+use parking_lot::RwLock;
+use redb::{Database, Durability, ReadableTableMetadata as _};
+use tokio::sync::{Notify, watch};
+
+use super::database::{
+    LINKS, LISTS, OpenError, Opened, Rows, TAGS, TableOf, UNHOSTED, guarded, is_damage, mark,
 };
-
-use tokio::sync::watch;
-
 use super::{Link, LinkKey, LinkKind, Listed, NamesConfig};
-
-/// The names file could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process, or another edge in this one, works with it.
-    #[error("{path} is in use by another edge: each needs a cache.path of its own")]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is of no use, and no new one could be made.
-    #[error("replace the names file {path}")]
-    Replace {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// An empty one could not be opened either.
-    #[error("open the names file {path}")]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<redb::Error>,
-    },
-}
 
 /// Something to write down.
 #[derive(Debug)]
@@ -74,27 +44,15 @@ pub(super) enum Change {
 #[derive(Debug)]
 pub(super) struct NamesFile {
     path: PathBuf,
-    /// None only while this is dropped.
-    database: Option<Database>,
+    config: NamesConfig,
+    /// Locked for as long as it is opened again.
+    opened: RwLock<Opened>,
     is_spoilt: AtomicBool,
-    rows_max: u64,
+    /// Told when it could not be read.
+    unread: Notify,
     /// Goes last, when the file is closed.
     open: watch::Sender<()>,
 }
-
-type Rows<'a> = Table<'a, &'static [u8], &'static [u8]>;
-
-const LINKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("links");
-const TAGS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("tags");
-const LISTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lists");
-const UNHOSTED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("unhosted");
-const FORMAT: TableDefinition<'_, (), u64> = TableDefinition::new("format");
-
-/// What this version writes; a file that says otherwise is replaced, unless it is of the one before.
-const FORMAT_VERSION: u64 = 2;
-
-/// The same, but links to blobs may be those of repositories that do not have them: they were a sibling's word that was wrong.
-const VERSION_OF_WRONG_LINKS: u64 = 1;
 
 /// When a table is full, one in so many rows goes at once.
 const PRUNED_SHARE: u64 = 64;
@@ -103,34 +61,29 @@ const PRUNED_SHARE: u64 = 64;
 
 impl NamesFile {
     pub(super) fn open(path: &Path, config: NamesConfig) -> Result<Self, OpenError> {
-        // Opened first also when it is marked: another edge may work with it.
-        let opened = guarded(|| open_database(path, config));
-        let database = match opened.and_then(|database| refuse_marked(database, path)) {
-            Ok(database) => database,
-            Err(redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch) => {
-                return Err(OpenError::InUse {
-                    path: path.to_owned(),
-                });
-            }
-            Err(error) => {
-                tracing::warn!(path = %path.display(), error = %error, "names of the cache are of no use, starting without");
-                remove(path).map_err(|source| OpenError::Replace {
-                    path: path.to_owned(),
-                    source,
-                })?;
-                guarded(|| open_database(path, config)).map_err(|error| OpenError::Open {
-                    path: path.to_owned(),
-                    source: Box::new(error),
-                })?
-            }
-        };
         Ok(Self {
             path: path.to_owned(),
-            database: Some(database),
+            config,
+            opened: RwLock::new(Opened::open(path, config)?),
             is_spoilt: AtomicBool::new(false),
-            rows_max: config.rows_max,
+            unread: Notify::new(),
             open: watch::Sender::new(()),
         })
+    }
+
+    /// Opens the file again, after an error of the disk; what was not durable is not in it. Blocks.
+    pub(super) fn reopen(&self) -> Result<(), OpenError> {
+        let mut opened = self.opened.write();
+        if let Err(error) = mem::take(&mut *opened).close() {
+            self.note_damage(&error);
+        }
+        *opened = Opened::open(&self.path, self.config)?;
+        Ok(())
+    }
+
+    /// Completes when the file could not be read, which it cannot be until it is opened again.
+    pub(super) async fn unread(&self) {
+        self.unread.notified().await;
     }
 
     pub(super) fn link(&self, key: &LinkKey) -> Option<Link> {
@@ -165,7 +118,7 @@ impl NamesFile {
 
     /// Applies changes in their order; what is read afterwards shows them. Returns the links that were forgotten.
     pub(super) fn apply(&self, changes: &[Change]) -> Result<Vec<LinkKey>, redb::Error> {
-        self.work(|database| self.apply_to(database, changes))
+        self.work(|opened| self.apply_to(opened.to_write()?, changes))
     }
 
     /// Completes when nobody holds the file any more, and it is closed.
@@ -176,7 +129,7 @@ impl NamesFile {
 
     /// Makes all changes so far durable.
     pub(super) fn flush(&self) -> Result<(), redb::Error> {
-        self.work(|database| Ok(database.begin_write()?.commit()?))
+        self.work(|opened| Ok(opened.to_write()?.begin_write()?.commit()?))
     }
 
     fn apply_to(
@@ -205,23 +158,28 @@ impl NamesFile {
     }
 
     fn prune(&self, rows: &mut Rows<'_>) -> Result<(), redb::Error> {
-        if rows.len()? <= self.rows_max {
+        if rows.len()? <= self.config.rows_max {
             return Ok(());
         }
-        let target = self.rows_max - self.rows_max / PRUNED_SHARE;
+        let rows_max = self.config.rows_max;
+        let target = rows_max - rows_max / PRUNED_SHARE;
         while rows.len()? > target && rows.pop_first()?.is_some() {}
         Ok(())
     }
 
     fn read<T>(
         &self,
-        table: TableDefinition<'_, &'static [u8], &'static [u8]>,
+        table: TableOf,
         row: &[u8],
         parse: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Option<T> {
-        let value = self.work(|database| read_row(database, table, row));
+        let value = self.work(|opened| opened.row(table, row));
         let value = value.unwrap_or_else(|error| {
-            tracing::warn!(error = %error, "names of the cache not read");
+            // What follows from an error was said of that.
+            if !matches!(error, redb::Error::PreviousIo) {
+                tracing::warn!(error = %error, "names of the cache not read");
+            }
+            self.unread.notify_one();
             None
         });
         parse(&value?)
@@ -230,15 +188,13 @@ impl NamesFile {
     /// Does what it is told with the database; nothing once it is spoilt, as if it were empty and took everything.
     fn work<T: Default>(
         &self,
-        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+        work: impl FnOnce(&Opened) -> Result<T, redb::Error>,
     ) -> Result<T, redb::Error> {
         if self.is_spoilt.load(Ordering::Relaxed) {
             return Ok(T::default());
         }
-        let Some(database) = &self.database else {
-            return Ok(T::default());
-        };
-        match guarded(|| work(database)) {
+        let opened = self.opened.read();
+        match guarded(|| work(&opened)) {
             Err(error) if is_damage(&error) => {
                 self.spoil(&error);
                 Ok(T::default())
@@ -249,9 +205,13 @@ impl NamesFile {
 
     /// Works with the file no more, and has the next start replace it.
     fn spoil(&self, error: &redb::Error) {
-        if self.is_spoilt.swap(true, Ordering::Relaxed) {
-            return;
+        if !self.is_spoilt.swap(true, Ordering::Relaxed) {
+            self.note_damage(error);
         }
+    }
+
+    /// Has the file replaced when it is opened next.
+    fn note_damage(&self, error: &redb::Error) {
         let path = self.path.display();
         tracing::warn!(%path, %error, "names of the cache are damaged, going on without");
         if let Err(error) = std::fs::write(mark(&self.path), b"") {
@@ -263,94 +223,10 @@ impl NamesFile {
 impl Drop for NamesFile {
     fn drop(&mut self) {
         // Closing reads and writes pages too.
-        if let Err(error) = close(self.database.take()) {
+        if let Err(error) = mem::take(self.opened.get_mut()).close() {
             self.spoil(&error);
         }
     }
-}
-
-/// Does what redb may panic over, and makes an error of that.
-fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
-    // What the panic left behind is used no more, but to close it.
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
-        let said = said.unwrap_or("it does not say why");
-        Err(redb::Error::Corrupted(format!("redb panicked: {said}")))
-    })
-}
-
-/// Whether the file is at fault, and not the disk: that may be so for a while only.
-const fn is_damage(error: &redb::Error) -> bool {
-    !matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo)
-}
-
-fn close(database: Option<Database>) -> Result<(), redb::Error> {
-    guarded(|| {
-        drop(database);
-        Ok(())
-    })
-}
-
-/// Returns the database again, unless an earlier process found it damaged: then closes it.
-fn refuse_marked(database: Database, path: &Path) -> Result<Database, redb::Error> {
-    if !mark(path).try_exists()? {
-        return Ok(database);
-    }
-    close(Some(database))?;
-    let reason = "found to be damaged earlier".to_owned();
-    Err(redb::Error::Corrupted(reason))
-}
-
-/// Removes a file of no use, and the mark that says so last.
-fn remove(path: &Path) -> io::Result<()> {
-    std::fs::remove_file(path)?;
-    match std::fs::remove_file(mark(path)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Returns where a file is marked as damaged.
-fn mark(path: &Path) -> PathBuf {
-    let mut mark = OsString::from(path);
-    mark.push(".damaged");
-    mark.into()
-}
-
-fn open_database(path: &Path, config: NamesConfig) -> Result<Database, redb::Error> {
-    let database = Database::builder()
-        .set_cache_size(config.page_cache_bytes)
-        .create(path)?;
-    let transaction = database.begin_write()?;
-    {
-        let mut format = transaction.open_table(FORMAT)?;
-        let found = format.get(())?.map(|version| version.value());
-        match found {
-            None | Some(FORMAT_VERSION) => {}
-            Some(VERSION_OF_WRONG_LINKS) => {
-                let mut links = transaction.open_table(LINKS)?;
-                links.retain(|row, _| !is_of_blob(row))?;
-            }
-            Some(_) => return Err(DatabaseError::UpgradeRequired(0).into()),
-        }
-        format.insert((), FORMAT_VERSION)?;
-        transaction.open_table(LINKS)?;
-        transaction.open_table(TAGS)?;
-        transaction.open_table(LISTS)?;
-        transaction.open_table(UNHOSTED)?;
-    }
-    transaction.commit()?;
-    Ok(database)
-}
-
-fn read_row(
-    database: &Database,
-    table: TableDefinition<'_, &'static [u8], &'static [u8]>,
-    row: &[u8],
-) -> Result<Option<Vec<u8>>, redb::Error> {
-    let table = database.begin_read()?.open_table(table)?;
-    Ok(table.get(row)?.map(|value| value.value().to_vec()))
 }
 
 fn apply(
@@ -463,7 +339,7 @@ fn link_row(key: &LinkKey) -> Vec<u8> {
 }
 
 /// Whether a row is of a link to a blob; so may one in 65,536 be that is not, of a SHA-512.
-fn is_of_blob(row: &[u8]) -> bool {
+pub(super) fn is_of_blob(row: &[u8]) -> bool {
     row.get(32..34) == Some(&[1, b'b']) || row.get(64..66) == Some(&[2, b'b'])
 }
 
