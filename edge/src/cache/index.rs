@@ -9,8 +9,10 @@
 //! then the process ended well, and its entries are as much to be trusted as they say. The journals are bounded, because a
 //! snapshot is due when they grow ([`Index::is_due`]).
 //!
-//! Failure: an index that cannot be read, or that another version wrote, is none, and the directory of blobs is walked; one
-//! whose journal cannot be written is deleted. Crash: the last changes may be missing, so whoever opens an index after an unclean end
+//! Failure: an index that cannot be read, or that another version wrote, is none, and the directory of blobs is walked. One
+//! whose journal cannot be written lacks something: its snapshot is called `<generation>.lacking` until there is another, which
+//! is due at once. The directory is walked then too, and what is in no directory, as the pins are, is still taken from it; a pin
+//! that could not be written down is written down with the next change. Crash: the last changes may be missing, so whoever opens an index after an unclean end
 //! compares it with the directory (`stock`), and trusts no entry.
 
 mod record;
@@ -67,12 +69,16 @@ struct Journal {
     file: Option<File>,
     bytes: u64,
     is_synced: bool,
+    /// The generation whose journal lacks something last; none when all is written down.
+    lacking: Option<u64>,
 }
 
 /// The files of an index, by generation.
 #[derive(Debug, Default)]
 struct Files {
     snapshots: Vec<u64>,
+    /// Snapshots after which something was not written down.
+    lacking: Vec<u64>,
     journals: Vec<u64>,
 }
 
@@ -97,7 +103,8 @@ impl Index {
         fs::create_dir_all(directory)?;
         let files = Files::list(directory)?;
         let loaded = load(directory, &files, capacity);
-        let last = files.snapshots.iter().chain(&files.journals).max();
+        let snapshots = files.snapshots.iter().chain(&files.lacking);
+        let last = snapshots.chain(&files.journals).max();
         let index = Self {
             directory: directory.to_owned(),
             noted: Mutex::default(),
@@ -106,6 +113,7 @@ impl Index {
                 file: None,
                 bytes: 0,
                 is_synced: true,
+                lacking: None,
             }),
             writing: Mutex::default(),
         };
@@ -146,14 +154,15 @@ impl Index {
         journal.is_synced = true;
     }
 
-    /// Whether the journals have grown so much that a snapshot of so many entries would be better.
+    /// Whether the journals lack something, or have grown so much that a snapshot of so many entries would be better.
     pub fn is_due(&self, entries: usize) -> bool {
         let most = JOURNAL_BYTES_MIN.max(JOURNAL_BYTES_PER_ENTRY * entries as u64);
-        self.journal.lock().bytes > most
+        let journal = self.journal.lock();
+        journal.lacking.is_some() || journal.bytes > most
     }
 
-    /// Writes a snapshot, and deletes what it replaces. Blocks; the table can be used meanwhile.
-    pub fn snapshot(&self, table: &Mutex<Table>, ending: Ending) {
+    /// Writes a snapshot, and deletes what it replaces; returns whether it did. Blocks; the table can be used meanwhile.
+    pub fn snapshot(&self, table: &Mutex<Table>, ending: Ending) -> bool {
         let _writing = self.writing.lock();
         let generation = {
             let mut journal = self.journal.lock();
@@ -167,7 +176,16 @@ impl Index {
             // The last one, with all journals since, says the same.
             tracing::warn!(error = %error, "snapshot of the cache's index not written");
             fs::remove_file(self.directory.join(STAGED)).ok();
+            return false;
         }
+        let mut journal = self.journal.lock();
+        if journal.lacking.is_some_and(|lacking| lacking >= generation) {
+            // What was not written down meanwhile may not be in it.
+            self.mark_lacking();
+        } else {
+            journal.lacking = None;
+        }
+        true
     }
 
     /// Deletes the index of a directory of blobs that is gone. Blocks.
@@ -191,6 +209,9 @@ impl Index {
         for old in files.snapshots.iter().filter(is_old) {
             fs::remove_file(snapshot_path(&self.directory, *old))?;
         }
+        for old in files.lacking.iter().filter(is_old) {
+            fs::remove_file(lacking_path(&self.directory, *old))?;
+        }
         Ok(())
     }
 
@@ -202,18 +223,37 @@ impl Index {
         }
         if let Err(error) = journal.append(&self.directory, &noted) {
             self.spoil(journal, &error);
+            // What came in is found by a walk.
+            let mut kept: Vec<_> = noted.into_iter().filter(Change::is_of_pins).collect();
+            let mut since = self.noted.lock();
+            kept.append(&mut since);
+            *since = kept;
         }
     }
 
-    /// Deletes an index that would lack something; the next start walks the directory, unless a snapshot is written before.
+    /// Takes note that the index lacks something: the next start walks the directory, unless a snapshot is written before.
     fn spoil(&self, journal: &mut Journal, error: &io::Error) {
         tracing::warn!(error = %error, "index of the cache not written, the next start may take longer");
         journal.file = None;
+        journal.lacking = Some(journal.generation);
+        // The journal may end in the middle of a change.
+        journal.generation += 1;
+        self.mark_lacking();
+    }
+
+    /// Has the next start not rely on the snapshots that there are.
+    fn mark_lacking(&self) {
         let Ok(files) = Files::list(&self.directory) else {
             return;
         };
         for of in files.snapshots {
-            fs::remove_file(snapshot_path(&self.directory, of)).ok();
+            let (from, to) = (
+                snapshot_path(&self.directory, of),
+                lacking_path(&self.directory, of),
+            );
+            if fs::rename(&from, to).is_err() {
+                fs::remove_file(from).ok();
+            }
         }
     }
 }
@@ -224,10 +264,17 @@ fn load(directory: &Path, files: &Files, capacity: u64) -> Loaded {
         table: Table::new(capacity),
         standing: Standing::Lacking,
     };
-    let Some(generation) = files.snapshots.iter().copied().max() else {
+    let newest = |of: &[u64]| of.iter().copied().max();
+    let (snapshot, lacks) = (newest(&files.snapshots), newest(&files.lacking));
+    let Some(generation) = snapshot.max(lacks) else {
         return lacking();
     };
-    let path = snapshot_path(directory, generation);
+    let is_whole = snapshot >= lacks;
+    let path = if is_whole {
+        snapshot_path(directory, generation)
+    } else {
+        lacking_path(directory, generation)
+    };
     let read = File::open(path).and_then(|file| snapshot::read(file, generation, capacity));
     let (mut table, ending) = match read {
         Ok(read) => read,
@@ -240,6 +287,7 @@ fn load(directory: &Path, files: &Files, capacity: u64) -> Loaded {
     journals.retain(|journal| *journal >= generation);
     journals.sort_unstable();
     let mut standing = match ending {
+        _ if !is_whole => Standing::Lacking,
         Ending::Clean if journals.is_empty() => Standing::Clean,
         _ => Standing::Unclean,
     };
@@ -339,6 +387,7 @@ impl Files {
             };
             match (generation.parse(), kind) {
                 (Ok(generation), "snapshot") => files.snapshots.push(generation),
+                (Ok(generation), "lacking") => files.lacking.push(generation),
                 (Ok(generation), "journal") => files.journals.push(generation),
                 _ => {}
             }
@@ -349,6 +398,10 @@ impl Files {
 
 fn snapshot_path(directory: &Path, generation: u64) -> PathBuf {
     directory.join(format!("{generation}.snapshot"))
+}
+
+fn lacking_path(directory: &Path, generation: u64) -> PathBuf {
+    directory.join(format!("{generation}.lacking"))
 }
 
 fn journal_path(directory: &Path, generation: u64) -> PathBuf {

@@ -19,6 +19,9 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a snapshot of the index is written: as much of what is popular is forgotten with a crash.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_mins(10);
 
+/// How long the disk is left alone that did not take a snapshot.
+const SNAPSHOT_REST: Duration = Duration::from_mins(1);
+
 // === impl Cache ===
 
 impl Cache {
@@ -87,9 +90,10 @@ impl Cache {
         Some(released)
     }
 
-    async fn snapshot(self, ending: Ending) {
+    /// Writes a snapshot of the index, and returns whether it did.
+    async fn snapshot(self, ending: Ending) -> bool {
         let written = spawn_blocking(move || self.0.index.snapshot(&self.0.table, ending));
-        written.await.ok();
+        written.await.unwrap_or(false)
     }
 
     /// Compares the index with the directory, not faster than it was told.
@@ -118,14 +122,18 @@ impl Cache {
 
     async fn keep_index(&self) {
         let mut snapshot_at = Instant::now() + SNAPSHOT_INTERVAL;
+        let mut rested_at = Instant::now();
         loop {
             sleep(SYNC_INTERVAL).await;
             let cache = self.clone();
             let synced = spawn_blocking(move || cache.0.index.sync());
             synced.await.ok();
             let entries = self.0.table.lock().len();
-            if self.0.index.is_due(entries) || Instant::now() >= snapshot_at {
-                self.clone().snapshot(Ending::Unclean).await;
+            let is_due = self.0.index.is_due(entries) && Instant::now() >= rested_at;
+            if is_due || Instant::now() >= snapshot_at {
+                if !self.clone().snapshot(Ending::Unclean).await {
+                    rested_at = Instant::now() + SNAPSHOT_REST;
+                }
                 snapshot_at = Instant::now() + SNAPSHOT_INTERVAL;
             }
         }

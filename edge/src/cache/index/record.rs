@@ -54,6 +54,11 @@ const VERIFIED: u8 = 2;
 // === impl Change ===
 
 impl Change {
+    /// Whether it is of what no directory of blobs shows.
+    pub(super) const fn is_of_pins(&self) -> bool {
+        matches!(self, Self::Pinned { .. } | Self::Unpinned(_))
+    }
+
     /// Adds the record of a change in a journal to `out`.
     pub(super) fn write(&self, generation: u64, out: &mut Vec<u8>) {
         let begin = out.len();

@@ -333,16 +333,37 @@ fn another_version_s_index_is_none() {
 }
 
 #[test]
-fn an_index_that_cannot_be_written_is_none() {
-    let rig = busy().close();
-    // A directory is where the next journal should be.
+fn an_index_that_cannot_be_written_is_relied_on_for_pins_only() {
+    let mut rig = busy().close();
+    for round in 0..2 {
+        rig.index.snapshot(&rig.table, Ending::Unclean);
+        let unwritable = || {
+            let next = rig.index.journal.lock().generation;
+            journal_path(rig.root.path(), next)
+        };
+        // A directory is where the next journal should be.
+        let in_the_way = unwritable();
+        fs::create_dir(&in_the_way).unwrap();
+        assert!(!rig.index.is_due(1_000));
+        rig.unpin("a:1");
+        fs::remove_dir(in_the_way).unwrap();
+        assert!(rig.index.is_due(1_000));
+        let in_the_way = unwritable();
+        fs::create_dir(&in_the_way).unwrap();
+        rig.pin("a:1", 3..5);
+        fs::remove_dir(in_the_way).unwrap();
+        // With this, what could not be written is.
+        rig.pull(9_000 + round, 1);
+        rig = rig.kill();
+        assert_eq!(rig.standing, Standing::Lacking);
+        let pinned = HashMap::from([("a:1".to_owned(), (3..5).map(digest).collect())]);
+        let images = rig.table.lock().pins().images().clone();
+        assert_eq!(images.into_iter().collect::<HashMap<_, _>>(), pinned);
+    }
     rig.index.snapshot(&rig.table, Ending::Unclean);
-    let next = rig.index.journal.lock().generation;
-    fs::create_dir(journal_path(rig.root.path(), next)).unwrap();
-    rig.pull(9_000, 1);
-    fs::remove_dir(journal_path(rig.root.path(), next)).unwrap();
     let rig = rig.kill();
-    assert_eq!(rig.standing, Standing::Lacking);
-    rig.index.snapshot(&rig.table, Ending::Unclean);
-    assert_eq!(rig.kill().standing, Standing::Unclean);
+    assert_eq!(rig.standing, Standing::Unclean);
+    let rig = rig.close();
+    assert_eq!(rig.standing, Standing::Clean);
+    assert_eq!(fs::read_dir(rig.root.path()).unwrap().count(), 2);
 }
