@@ -71,6 +71,8 @@ struct Journal {
     is_synced: bool,
     /// The generation whose journal lacks something last; none when all is written down.
     lacking: Option<u64>,
+    /// Whether the process ends, and what still changes is left to the next one to find.
+    is_closed: bool,
 }
 
 /// The files of an index, by generation.
@@ -114,6 +116,7 @@ impl Index {
                 bytes: 0,
                 is_synced: true,
                 lacking: None,
+                is_closed: false,
             }),
             writing: Mutex::default(),
         };
@@ -188,6 +191,17 @@ impl Index {
         true
     }
 
+    /// Writes the last snapshot. What changes from now on is not written down: it is what the directory shows, which the next
+    /// process compares with the index, and would have that trust nothing else.
+    pub fn close(&self, table: &Mutex<Table>) {
+        {
+            let mut journal = self.journal.lock();
+            self.flush_to(&mut journal);
+            journal.is_closed = true;
+        }
+        self.snapshot(table, Ending::Clean);
+    }
+
     /// Deletes the index of a directory of blobs that is gone. Blocks.
     pub fn erase(directory: &Path) -> io::Result<()> {
         match fs::remove_dir_all(directory) {
@@ -218,7 +232,7 @@ impl Index {
     fn flush_to(&self, journal: &mut Journal) {
         // Under the lock of the journal, so that what was noted first is written first.
         let noted = std::mem::take(&mut *self.noted.lock());
-        if noted.is_empty() {
+        if noted.is_empty() || journal.is_closed {
             return;
         }
         if let Err(error) = journal.append(&self.directory, &noted) {

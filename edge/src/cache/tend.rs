@@ -39,9 +39,10 @@ impl Cache {
         }
     }
 
-    /// Writes everything down, so that the next process trusts it; nothing should come in afterwards.
+    /// Writes everything down, so that the next process trusts it; what comes in afterwards is for that one to find.
     pub async fn close(self) {
-        self.snapshot(Ending::Clean).await;
+        let closed = spawn_blocking(move || self.0.index.close(&self.0.table));
+        closed.await.ok();
     }
 
     /// Takes note that the bytes of a blob were hashed to its digest; known until the next bad end.

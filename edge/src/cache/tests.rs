@@ -101,6 +101,24 @@ async fn a_good_end_is_trusted_and_a_bad_one_is_not() {
 }
 
 #[tokio::test]
+async fn what_comes_in_behind_a_good_end_does_not_make_it_a_bad_one() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 10_000);
+    (0..3).for_each(|number| publish(&cache, number));
+    cache.clone().close().await;
+    publish(&cache, 3);
+    cache.forget(&digest(2)).await;
+    drop(cache);
+
+    let cache = open(&root, 10_000);
+    assert_eq!(cache.0.standing, Standing::Clean);
+    assert!(!needs_verification(&cache, 0) && is_here(&cache, 0).await);
+    assert!(!is_here(&cache, 2).await);
+    check(&cache, SystemTime::now() + Duration::from_hours(1)).await;
+    assert!(is_here(&cache, 3).await && needs_verification(&cache, 3));
+}
+
+#[tokio::test]
 async fn without_an_index_the_directory_is_walked() {
     let root = TempDir::new().unwrap();
     let cache = open(&root, 10_000);

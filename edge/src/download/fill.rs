@@ -352,7 +352,14 @@ impl Fill<'_> {
     async fn publish(&self, partial: &Partial, size: u64) -> Ended {
         let (cache, partial) = (self.parts.cache.clone(), partial.clone());
         let home = self.parts.sources.home(self.digest);
-        match blocking(move || cache.publish(&partial, size, home)).await {
+        // The download may be cancelled meanwhile, and the index is not to be closed before.
+        let held = self.parts.tasks.hold("publish");
+        let published = blocking(move || {
+            let outcome = cache.publish(&partial, size, home);
+            drop(held);
+            outcome
+        });
+        match published.await {
             Ok(()) => Ended::Kept,
             Err(error) => {
                 self.parts.cache.fill_failed(&error);
