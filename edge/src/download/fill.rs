@@ -182,15 +182,18 @@ impl Fill<'_> {
         let Ok(_turn) = self.parts.verifying.acquire().await else {
             return Ended::Cancelled;
         };
+        let writer = writer.until(self.parts.tasks.token());
         let (cache, digest) = (self.parts.cache.clone(), *self.digest);
+        let held = self.parts.tasks.hold("verify");
         let verified = blocking(move || {
             let outcome = writer.hash_rest();
             let is_sound = outcome.is_ok() && writer.finish().is_ok();
             if is_sound {
                 cache.vouch(&digest, &blob);
-            } else {
+            } else if !writer.is_cancelled() {
                 cache.condemn_file(&digest, &blob);
             }
+            drop(held);
             outcome.map(|()| is_sound)
         });
         match verified.await {
@@ -310,7 +313,7 @@ impl Fill<'_> {
         let file = Arc::clone(partial.file());
         let journal = Journal::new(size, parts.sources.upstream(&giver.repo));
         let (writer, landing) = Landing::new(file, journal, size, *self.digest, here.clone());
-        let writer = Arc::new(writer);
+        let writer = Arc::new(writer.until(parts.tasks.token()));
         head.send_replace(Head::Landing(landing.clone(), giver.clone()));
         let is_resumed = here != Spans::default();
         if is_resumed {

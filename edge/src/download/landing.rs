@@ -29,6 +29,7 @@ use outport_core::oci::digest::{Digest, Hasher};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::journal::Journal;
 use super::spans::Spans;
@@ -48,9 +49,9 @@ const HASH_READ_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Landing(Arc<Inner>);
 
-/// Fills a [`Landing`].
+/// Fills a [`Landing`], and hashes what is there until it is told to end.
 #[derive(Debug)]
-pub struct Writer(Landing);
+pub struct Writer(Landing, CancellationToken);
 
 /// Whether more bytes will come.
 #[derive(Clone, Debug)]
@@ -164,7 +165,7 @@ impl Landing {
             wants: Mutex::default(),
             wanted: Notify::new(),
         }));
-        (Writer(landing.clone()), landing)
+        (Writer(landing.clone(), CancellationToken::new()), landing)
     }
 
     /// Returns the size of the blob in bytes.
@@ -251,6 +252,17 @@ impl Drop for Want {
 // === impl Writer ===
 
 impl Writer {
+    /// Has it hash no more of the file when the edge ends: of a large blob, that would take long.
+    pub(super) fn until(mut self, ending: CancellationToken) -> Self {
+        self.1 = ending;
+        self
+    }
+
+    /// Whether it was told to end.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.1.is_cancelled()
+    }
+
     /// Returns the size of the blob in bytes.
     pub(super) fn size(&self) -> u64 {
         self.0.size()
@@ -360,6 +372,9 @@ impl Writer {
             }
             let mut end = self.arrived_from(position.offset);
             while position.offset < end {
+                if self.is_cancelled() {
+                    return Err(io::Error::other("the edge ends"));
+                }
                 position.hash_file(&inner.file, end)?;
                 end = self.arrived_from(position.offset);
             }

@@ -47,13 +47,13 @@ pub(super) const LINKS: TableOf = TableDefinition::new("links");
 pub(super) const TAGS: TableOf = TableDefinition::new("tags");
 pub(super) const LISTS: TableOf = TableDefinition::new("lists");
 pub(super) const UNHOSTED: TableOf = TableDefinition::new("unhosted");
-const FORMAT: TableDefinition<'_, (), u64> = TableDefinition::new("format");
+pub(super) const FORMAT: TableDefinition<'_, (), u64> = TableDefinition::new("format");
 
 /// What this version writes; a file that says otherwise is replaced, unless it is of the one before.
 const FORMAT_VERSION: u64 = 2;
 
 /// The same, but links to blobs may be those of repositories that do not have them: they were a sibling's word that was wrong.
-const VERSION_OF_WRONG_LINKS: u64 = 1;
+pub(super) const VERSION_OF_WRONG_LINKS: u64 = 1;
 
 // === impl Opened ===
 

@@ -187,3 +187,21 @@ fn what_is_disowned_is_given_and_not_written_down() {
     let here: Vec<_> = here.ranges().collect();
     assert_eq!(here, [0..50_000, 100_000..110_000]);
 }
+
+#[test]
+fn hashing_ends_when_the_edge_does() {
+    let content = content(3_000_000);
+    let digest = Algorithm::Sha256.digest(&content);
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(&content, 0).unwrap();
+    let here = std::iter::once(0..3_000_000).collect();
+    let (writer, landing) = Landing::new(Arc::new(file), None, 3_000_000, digest, here);
+    let ending = CancellationToken::new();
+    let writer = writer.until(ending.clone());
+    ending.cancel();
+    assert!(writer.hash_rest().is_err() && writer.is_cancelled());
+    let State::Abandoned(position) = state(&landing) else {
+        panic!("it goes on");
+    };
+    assert_eq!(position.offset, 0);
+}
