@@ -291,8 +291,12 @@ impl Cache {
 
     /// Reports that the disk did not take a blob.
     pub fn fill_failed(&self, error: &io::Error) {
-        tracing::warn!(error = %error, "cache disk takes no more, left alone for a while");
         self.0.metrics.disk_failures.inc();
+        if is_of_one_path(error) {
+            tracing::warn!(error = %error, "cache disk did not take a blob: something is in its place");
+            return;
+        }
+        tracing::warn!(error = %error, "cache disk takes no more, left alone for a while");
         self.0.filling.lock().failed(Instant::now());
     }
 
@@ -429,6 +433,15 @@ fn open_disk(root: &Path) -> Result<Disk, OpenError> {
 fn open_index(root: &Path, capacity: u64) -> Result<(Index, index::Loaded), OpenError> {
     let path = root.join(INDEX_FOLDER);
     Index::open(&path, capacity).map_err(|source| OpenError::Io { path, source })
+}
+
+/// Whether an error is about what has one name, and says nothing of the disk.
+fn is_of_one_path(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::IsADirectory | Kind::NotADirectory | Kind::DirectoryNotEmpty | Kind::AlreadyExists
+    )
 }
 
 fn read_whole(blob: &BlobFile) -> io::Result<Bytes> {

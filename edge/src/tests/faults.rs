@@ -245,3 +245,22 @@ async fn blobs_that_begin_late_come_to_who_asks_again_and_close_the_origin_to_no
     }
     rig.edge.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_in_one_blob_s_place_keeps_no_other_out() {
+    let rig = Rig::with(&["cache.disk_rest=1h"]).await;
+    let (blob, other) = (content(LAYER, 20), content(LAYER, 21));
+    rig.origin.put_blob("a", &blob);
+    rig.origin.put_blob("a", &other);
+    std::fs::create_dir_all(rig.cached_file(&blob).join("something")).unwrap();
+    for _ in 0..2 {
+        let answer = rig.edge.get(&blob_path("a", &blob)).await;
+        answer.is(200, &blob, "fwd=miss");
+        rig.edge.settle().await;
+    }
+    let path = blob_path("a", &other);
+    rig.edge.get(&path).await.is(200, &other, "fwd=miss");
+    rig.edge.settle().await;
+    rig.edge.get(&path).await.is(200, &other, "hit");
+    rig.edge.stop().await;
+}
