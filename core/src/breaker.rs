@@ -103,6 +103,13 @@ impl Breaker {
         };
     }
 
+    /// Opens it, if it is closed: somebody else's failures say enough.
+    pub fn open(&mut self, now: Instant) {
+        if self.is_closed() {
+            self.state = open(now, self.config.min_rest);
+        }
+    }
+
     /// Opens it for the longest rest: there was an answer, which is not to be asked again.
     pub fn trip(&mut self, now: Instant) {
         self.state = open(now, self.config.max_rest);
@@ -120,6 +127,17 @@ impl Breaker {
             State::Open { until, .. } | State::Told { until } | State::Probing { until, .. } => {
                 now < until
             }
+        }
+    }
+
+    /// Returns how long none goes yet because it was said so, whatever those that are on their way bring.
+    pub fn told_rest(&self, now: Instant) -> Option<Duration> {
+        match self.state {
+            State::Told { until } if now < until => Some(until - now),
+            State::Told { .. }
+            | State::Closed { .. }
+            | State::Open { .. }
+            | State::Probing { .. } => None,
         }
     }
 
@@ -204,6 +222,17 @@ mod tests {
     }
 
     #[test]
+    fn who_is_found_out_by_others_rests_as_any() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(CONFIG);
+        breaker.open(now);
+        assert_eq!(breaker.ask(now), Permit::Rest(CONFIG.min_rest));
+        breaker.trip(now);
+        breaker.open(now);
+        assert_eq!(breaker.ask(now), Permit::Rest(CONFIG.max_rest));
+    }
+
+    #[test]
     fn a_rest_that_was_asked_for_is_kept() {
         let mut now = Instant::now();
         let mut breaker = Breaker::new(CONFIG);
@@ -213,7 +242,9 @@ mod tests {
         breaker.succeeded();
         breaker.failed(now);
         assert_eq!(breaker.ask(now), Permit::Rest(minute));
+        assert_eq!(breaker.told_rest(now), Some(minute));
         now += minute;
+        assert_eq!(breaker.told_rest(now), None);
         assert_eq!(breaker.ask(now), Permit::Go);
         assert_eq!(breaker.ask(now), Permit::Rest(CONFIG.min_rest));
         breaker.succeeded();

@@ -42,7 +42,9 @@ use self::answer::behind;
 pub use self::answer::{IncomingBlob, Manifest, ManifestAnswer, Span, Standing};
 pub use self::error::{OriginError, Refusal};
 use self::freshness::Policy;
-use self::health::Health;
+pub use self::health::{About, Part};
+use self::health::{Health, Outcome};
+use self::sources::Patience;
 use self::wire::{
     blob_route, content_length, header, is_object, is_page, manifest_request, outline,
     partial_size, request, told_digest,
@@ -191,7 +193,7 @@ impl Origin {
         let remote = self.remote(repo);
         remote.map_or_else(
             |_| self.0.health.is_resting(),
-            |remote| self.0.health.is_resting_for(&remote),
+            |remote| self.0.health.is_resting_for(&About::content(remote)),
         )
     }
 
@@ -225,7 +227,7 @@ impl Origin {
     pub fn distrust_for(&self, repo: &RepoName) {
         self.count_mismatch();
         if let Ok(remote) = self.remote(repo) {
-            self.0.health.trip_for(&remote);
+            self.0.health.trip_for(&About::content(remote));
         }
     }
 
@@ -242,21 +244,20 @@ impl Origin {
         reference: &Reference,
         known: Option<&Digest>,
     ) -> Result<(ManifestAnswer, Standing), OriginError> {
-        let repo = self.remote(repo)?;
-        let limit = self.0.config.tags.question_timeout;
-        self.within(limit, async {
+        let about = About::content(self.remote(repo)?);
+        self.in_question_time(&about, async {
             if let (Some(known), Some(_)) = (known, self.definition())
-                && self.is_unchanged(&repo, reference, known).await?
+                && self.is_unchanged(&about, reference, known).await?
             {
                 return Ok((ManifestAnswer::Unchanged, Standing::default()));
             }
-            let mut request = manifest_request(&repo, reference, Fetch::Get)?;
+            let mut request = manifest_request(&about.repo, reference, Fetch::Get)?;
             if let (Some(known), None) = (known, self.definition()) {
                 request
                     .headers_mut()
                     .insert(IF_NONE_MATCH, header(etag(known))?);
             }
-            let response = self.answer(&repo, request).await?;
+            let response = self.answer(&about, request).await?;
             let standing = match &self.0.peer {
                 Peer::Through(..) => Standing::of(response.headers()),
                 Peer::Absent | Peer::Node(_) | Peer::Upstream(_) => Standing::default(),
@@ -273,12 +274,12 @@ impl Origin {
     /// Asks an upstream whether a tag still points where it did, by HEAD: that is what quotas do not count.
     async fn is_unchanged(
         &self,
-        repo: &RepoName,
+        about: &About,
         reference: &Reference,
         known: &Digest,
     ) -> Result<bool, OriginError> {
-        let request = manifest_request(repo, reference, Fetch::Head)?;
-        match self.answer(repo, request).await {
+        let request = manifest_request(&about.repo, reference, Fetch::Head)?;
+        match self.answer(about, request).await {
             Ok(response) => Ok(told_digest(response.headers()).as_ref() == Some(known)),
             // Some answer HEAD otherwise than GET, which is to say it then.
             Err(error) if error.is_not_found() => Ok(false),
@@ -290,12 +291,12 @@ impl Origin {
     /// Asks an upstream for a list, and returns its headers and the list.
     pub async fn list(
         &self,
-        remote: &RepoName,
+        about: &About,
         request: Request<Body>,
         bytes_max: u64,
     ) -> Result<(HeaderMap, Bytes), OriginError> {
-        self.in_question_time(async {
-            let response = self.answer(remote, request).await?;
+        self.in_question_time(about, async {
+            let response = self.answer(about, request).await?;
             let is_redirected = response.extensions().get::<Redirected>().is_some();
             if is_page(response.headers()) {
                 // ghcr.io sends on to a page that says that there is nothing.
@@ -320,29 +321,30 @@ impl Origin {
 
     /// Asks whether a repository links a blob, and returns the blob's size.
     pub async fn blob_size(&self, repo: &RepoName, digest: &Digest) -> Result<u64, OriginError> {
-        let remote = self.remote(repo)?;
-        self.in_question_time(self.told_size(&remote, digest)).await
+        let about = About::content(self.remote(repo)?);
+        self.in_question_time(&about, self.told_size(&about, digest))
+            .await
     }
 
-    async fn told_size(&self, remote: &RepoName, digest: &Digest) -> Result<u64, OriginError> {
-        let request = request(&blob_route(remote, digest, Fetch::Head))?;
-        match self.answer(remote, request).await {
+    async fn told_size(&self, about: &About, digest: &Digest) -> Result<u64, OriginError> {
+        let request = request(&blob_route(&about.repo, digest, Fetch::Head))?;
+        match self.answer(about, request).await {
             // Where an upstream sends is often signed for GET alone.
             Err(OriginError::Sick(status))
                 if status.is_client_error() && self.definition().is_some() =>
             {
-                self.size_by_range(remote, digest).await
+                self.size_by_range(about, digest).await
             }
             answer => content_length(answer?.headers()),
         }
     }
 
     /// Asks for the first byte of a blob, and returns the blob's size.
-    async fn size_by_range(&self, remote: &RepoName, digest: &Digest) -> Result<u64, OriginError> {
-        let mut request = request(&blob_route(remote, digest, Fetch::Get))?;
+    async fn size_by_range(&self, about: &About, digest: &Digest) -> Result<u64, OriginError> {
+        let mut request = request(&blob_route(&about.repo, digest, Fetch::Get))?;
         let range = HeaderValue::from_static("bytes=0-0");
         request.headers_mut().insert(RANGE, range);
-        let response = self.answer(remote, request).await?;
+        let response = self.answer(about, request).await?;
         match response.status() {
             StatusCode::PARTIAL_CONTENT => partial_size(response.headers(), &Span::Within(0..1)),
             // Some know no ranges.
@@ -351,16 +353,31 @@ impl Origin {
         }
     }
 
-    /// Fetches bytes of a blob; returns when the head of the answer is in. A node is told so much beside the question.
+    /// Fetches bytes of a blob; returns when the head of the answer is in, or is not in time, if that is bounded. A node is
+    /// told so much beside the question.
     pub async fn blob(
         &self,
         repo: &RepoName,
         digest: &Digest,
+        (span, patience): (Span, Patience),
+        told: HeaderMap,
+    ) -> Result<IncomingBlob, OriginError> {
+        let about = About::content(self.remote(repo)?);
+        let asking = self.fetch_blob(&about, digest, span, told);
+        match patience {
+            Patience::Client => self.in_download_time(&about, asking).await,
+            Patience::Download => asking.await,
+        }
+    }
+
+    async fn fetch_blob(
+        &self,
+        about: &About,
+        digest: &Digest,
         span: Span,
         told: HeaderMap,
     ) -> Result<IncomingBlob, OriginError> {
-        let repo = self.remote(repo)?;
-        let mut request = request(&blob_route(&repo, digest, Fetch::Get))?;
+        let mut request = request(&blob_route(&about.repo, digest, Fetch::Get))?;
         if self.definition().is_none() {
             request.headers_mut().extend(told);
         }
@@ -373,14 +390,14 @@ impl Origin {
             request.headers_mut().insert(RANGE, header(range)?);
         }
         let began = Instant::now();
-        let response = self.answer(&repo, request).await?;
+        let response = self.answer(about, request).await?;
         if self.definition().is_some() && is_page(response.headers()) {
             return Err(OriginError::Nonsense("a page instead of a blob"));
         }
         let size = match (&span, response.status()) {
             (Span::From(0), StatusCode::OK) => match content_length(response.headers()) {
                 // In chunks, as some proxies pass them on.
-                Err(_) if self.definition().is_some() => self.told_size(&repo, digest).await?,
+                Err(_) if self.definition().is_some() => self.told_size(about, digest).await?,
                 told => told?,
             },
             (Span::Rest(_), StatusCode::OK) => content_length(response.headers())?,
@@ -455,12 +472,47 @@ impl Origin {
     }
 
     /// Bounds how long a question goes on.
-    pub async fn in_question_time<T>(
+    async fn in_question_time<T>(
         &self,
+        about: &About,
+        question: impl Future<Output = Result<T, OriginError>>,
+    ) -> Result<T, OriginError> {
+        self.within(self.0.config.tags.question_timeout, about, question)
+            .await
+    }
+
+    /// Bounds how long the head of a blob may take that a download asks for first. Clients do not wait as long: the answer is for
+    /// when they come again.
+    async fn in_download_time<T>(
+        &self,
+        about: &About,
         question: impl Future<Output = Result<T, OriginError>>,
     ) -> Result<T, OriginError> {
         let limit = self.0.config.tags.question_timeout;
-        self.within(limit, question).await
+        self.within(limit.max(DOWNLOAD_TIMEOUT_MIN), about, question)
+            .await
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        about: &About,
+        question: impl Future<Output = Result<T, OriginError>>,
+    ) -> Result<T, OriginError> {
+        if let Ok(answer) = timeout(limit, question).await {
+            return answer;
+        }
+        // What was waited for may have been one of our own connections.
+        if self.is_saturated() {
+            return Err(OriginError::Busy);
+        }
+        match self.0.peer {
+            // By way of the origin, it is most likely the upstream that takes its time.
+            Peer::Absent | Peer::Through(..) => {}
+            Peer::Node(_) => self.0.health.report(false),
+            Peer::Upstream(_) => self.0.health.report_for(about, Outcome::Silence),
+        }
+        Err(OriginError::Slow(limit))
     }
 
     /// Bounds how long a client waits for an answer, to a question that goes on whether it does or not.
@@ -469,38 +521,5 @@ impl Origin {
         timeout(limit, answer)
             .await
             .or(Err(OriginError::Slow(limit)))
-    }
-
-    /// Bounds how long the head of a blob may take that a download asks for first. Clients do not wait as long: the answer is for
-    /// when they come again.
-    pub async fn in_download_time<T>(
-        &self,
-        question: impl Future<Output = Result<T, OriginError>>,
-    ) -> Result<T, OriginError> {
-        let limit = self
-            .0
-            .config
-            .tags
-            .question_timeout
-            .max(DOWNLOAD_TIMEOUT_MIN);
-        self.within(limit, question).await
-    }
-
-    async fn within<T>(
-        &self,
-        limit: Duration,
-        question: impl Future<Output = Result<T, OriginError>>,
-    ) -> Result<T, OriginError> {
-        timeout(limit, question).await.unwrap_or_else(|_| {
-            // What was waited for may have been one of our own connections.
-            if self.is_saturated() {
-                return Err(OriginError::Busy);
-            }
-            // By way of the origin, it is most likely the upstream that takes its time.
-            if !matches!(self.0.peer, Peer::Through(..)) {
-                self.0.health.report(false);
-            }
-            Err(OriginError::Slow(limit))
-        })
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::resolve::Resolver;
 use crate::resolve::lists::{LIST_BYTES_MAX, List};
 use crate::served::Served;
-use crate::source::{Origin, OriginError, Standing};
+use crate::source::{About, Origin, OriginError, Part, Standing};
 
 /// What an upstream said of a filter.
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
@@ -27,9 +27,8 @@ const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-app
 struct Question {
     /// Who is asked.
     upstream: Origin,
-    /// The repository, as it is called there.
-    remote: RepoName,
-    /// As it is called here.
+    about: About,
+    /// The repository, as it is called here.
     local: RepoName,
     /// The path there, and the query.
     target: String,
@@ -109,13 +108,19 @@ impl Question {
             .split('&')
             .filter(|parameter| !parameter.is_empty() && !parameter.starts_with("ns="))
             .collect();
+        let is_referrers = matches!(route, Route::ListReferrers { .. });
+        let part = if is_referrers {
+            Part::Referrers
+        } else {
+            Part::Tags
+        };
         let separator = if query.is_empty() { "" } else { "?" };
         Ok(Self {
             upstream: upstream.clone(),
-            remote,
+            about: About::new(remote, part),
             local: local.clone(),
             target: format!("{path}{separator}{}", query.join("&")),
-            is_referrers: matches!(route, Route::ListReferrers { .. }),
+            is_referrers,
         })
     }
 
@@ -148,7 +153,7 @@ impl Question {
             .target
             .parse()
             .or(Err(OriginError::Nonsense("a path that cannot be written")))?;
-        let asking = self.upstream.list(&self.remote, request, LIST_BYTES_MAX);
+        let asking = self.upstream.list(&self.about, request, LIST_BYTES_MAX);
         let told = Box::pin(asking).await;
         let list = match told.and_then(|told| read(told, self.is_referrers)) {
             Ok(list) => Some(list),

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{Resolved, Resolver, manifest_key};
 use crate::names::Said;
-use crate::source::{Origin, OriginError};
+use crate::source::{About, Origin, OriginError, Part};
 
 /// Whose a repository is.
 #[derive(Clone, Debug)]
@@ -133,7 +133,8 @@ impl Resolver {
         *request.uri_mut() = format!("/v2/{repo}/tags/list?n=1")
             .parse()
             .or(Err(OriginError::Nonsense("a path that cannot be written")))?;
-        let list = self.origin().list(repo, request, ANSWER_BYTES_MAX).await;
+        let about = About::new(repo.clone(), Part::Tags);
+        let list = self.origin().list(&about, request, ANSWER_BYTES_MAX).await;
         match list {
             Ok(_) => {
                 self.names.put_hosted(repo);

@@ -13,10 +13,10 @@ use outport_core::access::Access;
 use outport_core::body::Body;
 use outport_core::clock;
 use outport_core::net::client::{Client, ClientError, is_away};
-use outport_core::oci::reference::RepoName;
-use outport_core::upstream::{Redirected, UpstreamError};
+use outport_core::upstream::{Redirected, TokenError, UpstreamError};
 
-use super::wire::{is_no, is_page, retry_after};
+use super::health::{About, Outcome};
+use super::wire::{is_page, retry_after};
 use super::{Node, OUTPORT_HOPS, OUTPORT_UPSTREAM, Origin, OriginError, Peer, Refusal};
 
 impl Origin {
@@ -34,11 +34,10 @@ impl Origin {
         .await
     }
 
-    /// Sends a question of this node's about a repository, by the name that it has there, and returns the answer, whatever its
-    /// status.
-    pub async fn ask(
+    /// Sends a question of this node's and returns the answer, whatever its status.
+    async fn ask(
         &self,
-        repo: &RepoName,
+        about: &About,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, OriginError> {
         let upstream = match &self.0.peer {
@@ -67,32 +66,14 @@ impl Origin {
             Peer::Upstream(upstream) => upstream,
         };
         let health = &self.0.health;
-        health.permit_for(repo)?;
+        health.permit_for(about)?;
         // Not within every question to an origin.
-        let answer = Box::pin(upstream.send(repo, request)).await;
+        let answer = Box::pin(upstream.send(&about.repo, request)).await;
         if let Some(quota) = upstream.quota() {
             health.show(quota);
         }
-        match &answer {
-            Ok(response) => {
-                let is_redirected = response.extensions().get::<Redirected>().is_some();
-                // One that answers at all may be unable to for this one repository, or where it sends may be.
-                let is_there = is_redirected || !is_away(response.status());
-                health.report(is_there);
-                if is_there {
-                    health.report_for(repo, !response.status().is_server_error());
-                }
-            }
-            Err(UpstreamError::Client(ClientError::Busy { .. })) => {}
-            Err(
-                UpstreamError::Elsewhere(_)
-                | UpstreamError::TooManyRedirects
-                | UpstreamError::BadRedirect,
-            ) => {
-                health.report(true);
-                health.report_for(repo, false);
-            }
-            Err(error) => health.report(is_no(error)),
+        if let Some(outcome) = outcome(&answer) {
+            health.report_for(about, outcome);
         }
         answer.map_err(OriginError::from)
     }
@@ -129,10 +110,10 @@ impl Origin {
     /// Sends a question, and takes only a success or a 304 for an answer.
     pub(super) async fn answer(
         &self,
-        repo: &RepoName,
+        about: &About,
         request: Request<Body>,
     ) -> Result<Response<Body>, OriginError> {
-        let response = self.ask(repo, request).await?;
+        let response = self.ask(about, request).await?;
         let status = response.status();
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
@@ -205,6 +186,39 @@ impl Node {
         if let Some(shown) = self.access.as_ref().and_then(Access::as_node) {
             headers.insert(AUTHORIZATION, shown);
         }
+    }
+}
+
+/// Tells what came of a question to an upstream; none when it was not sent.
+fn outcome(answer: &Result<Response<Body>, UpstreamError>) -> Option<Outcome> {
+    let error = match answer {
+        Ok(response) => {
+            let is_redirected = response.extensions().get::<Redirected>().is_some();
+            let status = response.status();
+            // One that answers at all may be unable to for this one repository, or where it sends may be.
+            return Some(match status.is_server_error() {
+                true if !is_redirected && is_away(status) => Outcome::Silence,
+                true => Outcome::Trouble,
+                false => Outcome::Answer,
+            });
+        }
+        Err(error) => error,
+    };
+    let of_client = |error: &ClientError| match error {
+        ClientError::Busy { .. } => None,
+        ClientError::Unreachable { .. } => Some(Outcome::Away),
+        _ => Some(Outcome::Silence),
+    };
+    match error {
+        UpstreamError::Client(error) => of_client(error),
+        UpstreamError::Elsewhere(_)
+        | UpstreamError::TooManyRedirects
+        | UpstreamError::BadRedirect => Some(Outcome::Trouble),
+        UpstreamError::Token(error) => match &**error {
+            TokenError::Unreachable(error) => of_client(error),
+            error if error.is_no() => Some(Outcome::Answer),
+            _ => Some(Outcome::Silence),
+        },
     }
 }
 

@@ -1,7 +1,11 @@
 //! Whether somebody who is asked answers, and what is counted of it.
 //!
-//! What: a breaker for all questions, and for each repository of an upstream that gave trouble one of its own: that one image
-//! cannot be had says nothing of the others.
+//! What: a breaker for all questions, and for each repository of an upstream that gave trouble its own, lists apart: that one
+//! image cannot be had says nothing of the others, and that nobody knows what refers to it says nothing of the image.
+//!
+//! Invariants: a repository that is in trouble already speaks for itself only: it neither opens the breaker of all, nor is what
+//! finds out whether that may close again, but an answer about it closes both. What may be the fault of the repository that
+//! was asked about opens the breaker of all only when that many repositories in a row have it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,15 +25,54 @@ use crate::metrics::OriginMetrics;
 #[derive(Debug)]
 pub(super) struct Health {
     config: BreakerConfig,
-    breaker: Mutex<Breaker>,
-    /// Of repositories that gave trouble.
-    repos: Option<Cache<RepoName, Arc<Mutex<Breaker>>>>,
+    general: Mutex<General>,
+    /// What gave trouble.
+    troubled: Option<Cache<About, Arc<Mutex<Breaker>>>>,
     metrics: OriginMetrics,
 }
 
-/// How many repositories that gave trouble are remembered, and for how long after they last did.
-const REPOS_MAX: u64 = 10_000;
-const REPO_TIME: Duration = Duration::from_mins(10);
+/// What a question is about, as it is called where it is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct About {
+    pub(super) repo: RepoName,
+    pub(super) part: Part,
+}
+
+/// What of a repository a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Its manifests and blobs.
+    Content,
+    /// Which tags it has.
+    Tags,
+    /// What refers to its manifests: not every registry knows how to say that.
+    Referrers,
+}
+
+/// What came of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// An answer.
+    Answer,
+    /// The answer that it cannot be answered, or where it was sent it was not.
+    Trouble,
+    /// Nothing, or that nobody can answer now: whether that is so in general, others will tell.
+    Silence,
+    /// Nobody is there.
+    Away,
+}
+
+/// Whether questions go in general.
+#[derive(Debug)]
+struct General {
+    breaker: Breaker,
+    /// Repositories that were met with silence since there was an answer.
+    silent: Vec<RepoName>,
+}
+
+/// How much that gave trouble is remembered, and for how long after it last did.
+const TROUBLED_MAX: u64 = 10_000;
+const TROUBLED_TIME: Duration = Duration::from_mins(10);
 
 // === impl Health ===
 
@@ -37,8 +80,11 @@ impl Health {
     pub(super) fn new(config: BreakerConfig, is_there: bool, metrics: OriginMetrics) -> Self {
         metrics.up.set(i64::from(is_there));
         Self {
-            breaker: Mutex::new(Breaker::new(config)),
-            repos: short_memory(REPOS_MAX, REPO_TIME),
+            general: Mutex::new(General {
+                breaker: Breaker::new(config),
+                silent: Vec::new(),
+            }),
+            troubled: short_memory(TROUBLED_MAX, TROUBLED_TIME),
             config,
             metrics,
         }
@@ -46,7 +92,28 @@ impl Health {
 
     /// Whether a question may go; one that may must be reported back.
     pub(super) fn permit(&self) -> Result<(), OriginError> {
-        let permit = self.breaker.lock().ask(Instant::now());
+        let permit = self.general.lock().breaker.ask(Instant::now());
+        self.granted(permit)
+    }
+
+    /// Whether a question about something may go; one that may must be reported back.
+    pub(super) fn permit_for(&self, about: &About) -> Result<(), OriginError> {
+        let now = Instant::now();
+        let of_its_own = |breaker: Arc<Mutex<Breaker>>| {
+            let mut breaker = breaker.lock();
+            (!breaker.is_closed()).then(|| breaker.ask(now))
+        };
+        let told = self.general.lock().breaker.told_rest(now);
+        if let Some(rest) = told {
+            return self.granted(Permit::Rest(rest));
+        }
+        match self.of(about).and_then(of_its_own) {
+            Some(permit) => self.granted(permit),
+            None => self.permit(),
+        }
+    }
+
+    fn granted(&self, permit: Permit) -> Result<(), OriginError> {
         match permit {
             Permit::Go => {
                 self.metrics.questions.inc();
@@ -56,86 +123,130 @@ impl Health {
         }
     }
 
-    /// Whether a question about a repository may go; one that may must be reported back, as may all.
-    pub(super) fn permit_for(&self, repo: &RepoName) -> Result<(), OriginError> {
-        if let Some(breaker) = self.of_repo(repo)
-            && let Permit::Rest(rest) = breaker.lock().ask(Instant::now())
-        {
-            return Err(OriginError::Resting(rest));
-        }
-        self.permit()
-    }
-
-    /// Takes note of whether a repository could be asked about, by who answers in general.
-    pub(super) fn report_for(&self, repo: &RepoName, is_well: bool) {
-        if is_well {
+    /// Takes note of what came of a question about something.
+    pub(super) fn report_for(&self, about: &About, outcome: Outcome) {
+        if outcome == Outcome::Answer {
             // A good word about what gave no trouble is not worth remembering.
-            if let Some(breaker) = self.of_repo(repo) {
+            if let Some(breaker) = self.of(about) {
                 breaker.lock().succeeded();
             }
+            self.report(true);
             return;
         }
+        let was_in_trouble = self.of(about).is_some_and(|own| !own.lock().is_closed());
+        if outcome != Outcome::Away || was_in_trouble {
+            self.fail(about);
+        }
+        match outcome {
+            _ if was_in_trouble => {}
+            Outcome::Answer | Outcome::Trouble => self.report(true),
+            Outcome::Away => self.report(false),
+            // That lists cannot be had is no sign that content cannot.
+            Outcome::Silence if about.part != Part::Content => {}
+            Outcome::Silence => self.report_silence(about),
+        }
+    }
+
+    /// Takes note that a repository was met with silence.
+    fn report_silence(&self, about: &About) {
+        let (is_closed, silent) = {
+            let mut general = self.general.lock();
+            let is_first = !general.silent.contains(&about.repo);
+            let was_closed = general.breaker.is_closed();
+            if is_first {
+                general.silent.push(about.repo.clone());
+            }
+            if is_first || !was_closed {
+                general.breaker.failed(Instant::now());
+            }
+            let is_closed = general.breaker.is_closed();
+            let silent = if is_closed {
+                Vec::new()
+            } else {
+                std::mem::take(&mut general.silent)
+            };
+            (is_closed, silent)
+        };
+        self.metrics.up.set(i64::from(is_closed));
+        // From here on they speak for themselves, and others find out whether it was them alone.
+        for repo in silent {
+            if let Some(breaker) = self.troubled(&About::content(repo)) {
+                breaker.lock().open(Instant::now());
+            }
+        }
+    }
+
+    /// Takes note that something cannot be had.
+    fn fail(&self, about: &About) {
         self.metrics.failures.inc();
-        if let Some(breaker) = self.troubled(repo) {
+        if let Some(breaker) = self.troubled(about) {
             breaker.lock().failed(Instant::now());
         }
     }
 
-    /// Has a repository left alone for a while.
-    pub(super) fn trip_for(&self, repo: &RepoName) {
-        if let Some(breaker) = self.troubled(repo) {
+    /// Has something left alone for a while.
+    pub(super) fn trip_for(&self, about: &About) {
+        if let Some(breaker) = self.troubled(about) {
             breaker.lock().trip(Instant::now());
         }
     }
 
-    fn of_repo(&self, repo: &RepoName) -> Option<Arc<Mutex<Breaker>>> {
-        self.repos.as_ref()?.get(repo)
+    fn of(&self, about: &About) -> Option<Arc<Mutex<Breaker>>> {
+        self.troubled.as_ref()?.get(about)
     }
 
-    fn troubled(&self, repo: &RepoName) -> Option<Arc<Mutex<Breaker>>> {
+    fn troubled(&self, about: &About) -> Option<Arc<Mutex<Breaker>>> {
         let new = || Arc::new(Mutex::new(Breaker::new(self.config)));
-        let breaker = self.of_repo(repo).unwrap_or_else(new);
+        let breaker = self.of(about).unwrap_or_else(new);
         // Anew, as it is remembered from its last trouble on.
-        self.repos
+        self.troubled
             .as_ref()?
-            .insert(repo.clone(), Arc::clone(&breaker));
+            .insert(about.clone(), Arc::clone(&breaker));
         Some(breaker)
     }
 
-    /// Whether no question about a repository may go now.
-    pub(super) fn is_resting_for(&self, repo: &RepoName) -> bool {
-        let rests = |breaker: Arc<Mutex<Breaker>>| breaker.lock().is_resting(Instant::now());
-        self.is_resting() || self.of_repo(repo).is_some_and(rests)
+    /// Whether no question about something may go now.
+    pub(super) fn is_resting_for(&self, about: &About) -> bool {
+        let now = Instant::now();
+        let of_its_own = |breaker: Arc<Mutex<Breaker>>| {
+            let breaker = breaker.lock();
+            (!breaker.is_closed()).then(|| breaker.is_resting(now))
+        };
+        let own = self.of(about).and_then(of_its_own);
+        let general = self.general.lock();
+        let is_told = general.breaker.told_rest(now).is_some();
+        is_told || own.unwrap_or_else(|| general.breaker.is_resting(now))
     }
 
     /// Whether none may go now.
     pub(super) fn is_resting(&self) -> bool {
-        self.breaker.lock().is_resting(Instant::now())
+        self.general.lock().breaker.is_resting(Instant::now())
     }
 
     /// Takes note of whether there was an answer.
     pub(super) fn report(&self, is_well: bool) {
         let is_up = {
-            let mut breaker = self.breaker.lock();
+            let mut general = self.general.lock();
             if is_well {
-                breaker.succeeded();
+                general.silent.clear();
+                general.breaker.succeeded();
             } else {
                 self.metrics.failures.inc();
-                breaker.failed(Instant::now());
+                general.breaker.failed(Instant::now());
             }
-            breaker.is_closed()
+            general.breaker.is_closed()
         };
         self.metrics.up.set(i64::from(is_up));
     }
 
     /// Has it left alone for a while.
     pub(super) fn trip(&self) {
-        self.breaker.lock().trip(Instant::now());
+        self.general.lock().breaker.trip(Instant::now());
     }
 
     /// Has it left alone for as long as it says.
     pub(super) fn rest(&self, time: Duration) {
-        self.breaker.lock().rest(Instant::now(), time);
+        self.general.lock().breaker.rest(Instant::now(), time);
     }
 
     /// Counts content that did not hash to its digest.
@@ -148,5 +259,18 @@ impl Health {
         let gauge = |pulls| i64::try_from(pulls).unwrap_or(i64::MAX);
         self.metrics.quota_limit.set(gauge(quota.limit));
         self.metrics.quota_remaining.set(gauge(quota.remaining));
+    }
+}
+
+// === impl About ===
+
+impl About {
+    /// Returns what a list of a repository is about.
+    pub const fn new(repo: RepoName, part: Part) -> Self {
+        Self { repo, part }
+    }
+
+    pub(super) const fn content(repo: RepoName) -> Self {
+        Self::new(repo, Part::Content)
     }
 }

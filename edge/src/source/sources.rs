@@ -223,10 +223,7 @@ async fn ask(
     question: &Question<'_>,
     told: HeaderMap,
 ) -> Result<IncomingBlob, OriginError> {
-    let span = question.span.clone();
-    let asking = Box::pin(source.blob(question.repo, question.digest, span, told));
-    match question.patience {
-        Patience::Client => source.in_download_time(asking).await,
-        Patience::Download => asking.await,
-    }
+    let wanted = (question.span.clone(), question.patience);
+    let asking = source.blob(question.repo, question.digest, wanted, told);
+    Box::pin(asking).await
 }

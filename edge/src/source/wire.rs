@@ -10,7 +10,6 @@ use outport_core::oci::media::ManifestType;
 use outport_core::oci::range::content_range;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::{Fetch, Route};
-use outport_core::upstream::UpstreamError;
 
 use super::{DOCKER_CONTENT_DIGEST, OriginError, Span};
 
@@ -18,11 +17,6 @@ use super::{DOCKER_CONTENT_DIGEST, OriginError, Span};
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_mins(1);
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
-
-/// Whether an upstream said no, and not nothing.
-pub(super) fn is_no(error: &UpstreamError) -> bool {
-    matches!(error, UpstreamError::Token(error) if error.is_no())
-}
 
 /// What every manifest says of itself.
 #[derive(serde::Deserialize)]

@@ -123,6 +123,81 @@ async fn one_broken_repository_does_not_close_the_upstream() {
 }
 
 #[tokio::test]
+async fn one_silent_repository_does_not_close_the_upstream() {
+    let rests = ["upstreams.max_rest=1m", "upstreams.min_rest=1m"];
+    let times = [
+        "upstreams.question_timeout=100ms",
+        "upstreams.stale_after=1ms",
+    ];
+    let rig = Rig::new(&[rests, times].concat()).await;
+    rig.upstream.script("/v2/away/", |_| answer(503, None, ""));
+    rig.upstream.delay("/v2/silent/", super::PATIENCE);
+    let good = manifest("good");
+    for bad in ["away", "silent"] {
+        // Nobody else asks meanwhile.
+        for number in 0..10 {
+            let bad = format!("/v2/hub/{bad}/a/manifests/{number}");
+            assert_eq!(rig.edge.get(&bad).await.status, 503);
+        }
+        rig.upstream.put_manifest("app", bad, &good);
+        let answer = rig.edge.get(&format!("/v2/hub/app/manifests/{bad}")).await;
+        assert_eq!(answer.body, Some(good.clone()), "{bad}");
+    }
+    assert_eq!(rig.upstream.count("GET", "/v2/away/a/"), 3);
+    assert_eq!(rig.upstream.count("GET", "/v2/silent/a/"), 3);
+    // Three in a row of which nothing is heard are the upstream's matter.
+    for number in 0..3 {
+        let away = format!("/v2/hub/away/{number}/manifests/1");
+        assert_eq!(rig.edge.get(&away).await.status, 503);
+    }
+    let last = rig.edge.get("/v2/hub/app/manifests/last").await;
+    assert_eq!(last.status, 503);
+    assert_eq!(rig.upstream.seen("/last").len(), 0);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn who_was_found_out_is_not_what_finds_out_about_others() {
+    let rig = Rig::new(&["upstreams.max_rest=1ms", "upstreams.min_rest=1ms"]).await;
+    rig.upstream.script("/v2/bad/", |_| answer(503, None, ""));
+    let good = manifest("good");
+    rig.upstream.put_manifest("app", "1", &good);
+    for number in 0..3 {
+        let bad = format!("/v2/hub/bad/{number}/manifests/1");
+        assert_eq!(rig.edge.get(&bad).await.status, 503);
+    }
+    let name = "outport_edge_upstream_up{upstream=\"hub\"}";
+    assert_eq!(rig.edge.metric(name), Some(0.0));
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    // It goes by itself, and leaves the others theirs.
+    let bad = rig.edge.get("/v2/hub/bad/0/manifests/1").await;
+    assert_eq!(bad.status, 503);
+    let answer = rig.edge.get("/v2/hub/app/manifests/1").await;
+    assert_eq!(answer.body, Some(good));
+    assert_eq!(rig.edge.metric(name), Some(1.0));
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn lists_that_nobody_has_keep_no_image_away() {
+    let rig = Rig::new(&["upstreams.max_rest=1m", "upstreams.min_rest=1m"]).await;
+    let good = manifest("good");
+    let unknown = sha256(b"anything");
+    for (status, app) in [(500, "a"), (501, "b"), (503, "c")] {
+        rig.upstream
+            .script("/referrers/", move |_| answer(status, None, ""));
+        rig.upstream.put_manifest(app, "1", &good);
+        for _ in 0..4 {
+            let path = format!("/v2/hub/{app}/referrers/{unknown}");
+            assert_eq!(rig.edge.get(&path).await.status, 503);
+        }
+        let answer = rig.edge.get(&format!("/v2/hub/{app}/manifests/1")).await;
+        assert_eq!(answer.body, Some(good.clone()), "{status}");
+    }
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_blob_without_a_length_is_asked_for_its_size() {
     let rig = Rig::new(&[]).await;
     let blob = content(300_000, 1);
