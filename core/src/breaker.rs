@@ -130,6 +130,11 @@ impl Breaker {
         }
     }
 
+    /// Whether there was a failure since the last answer.
+    pub const fn has_failed(&self) -> bool {
+        !matches!(self.state, State::Closed { failures: 0 })
+    }
+
     /// Returns how long none goes yet because it was said so, whatever those that are on their way bring.
     pub fn told_rest(&self, now: Instant) -> Option<Duration> {
         match self.state {
@@ -180,7 +185,9 @@ mod tests {
         for _ in 0..5 {
             breaker.failed(now);
             breaker.failed(now);
+            assert!(breaker.has_failed());
             breaker.succeeded();
+            assert!(!breaker.has_failed());
         }
         assert_eq!(breaker.ask(now), Permit::Go);
         assert_eq!(opened(now).ask(now), Permit::Rest(CONFIG.min_rest));

@@ -32,7 +32,7 @@ pub use self::quota::Quota;
 pub use self::tokens::TokenError;
 use self::tokens::{Grant, Tokens};
 use crate::body::Body;
-use crate::net::client::{self, BadClient, BaseUrl, Client, ClientError, Guard};
+use crate::net::client::{self, BadClient, BaseUrl, Client, ClientError, Guard, Progress};
 use crate::oci::reference::RepoName;
 
 /// An upstream; cheap to clone.
@@ -105,11 +105,6 @@ impl Upstream {
         &self.0.definition
     }
 
-    /// Whether as many requests are under way as may be.
-    pub fn is_saturated(&self) -> bool {
-        self.0.client.is_saturated()
-    }
-
     /// Returns what it said of its quota, if anything.
     pub fn quota(&self) -> Option<Quota> {
         *self.0.quota.lock()
@@ -121,15 +116,18 @@ impl Upstream {
             .map_or(1, |quota| quota.stretch(Instant::now()))
     }
 
-    /// Asks a question about a repository, named as it is there, and returns the answer, whatever its status.
+    /// Asks a question about a repository, named as it is there, and returns the answer, whatever its status; `progress` tells
+    /// how far it has come.
     ///
     /// The request has no body, and a URI of path and query only.
     pub async fn send(
         &self,
         repo: &RepoName,
         request: Request<Body>,
+        progress: &Progress,
     ) -> Result<Response<Body>, UpstreamError> {
         let Inner { client, tokens, .. } = &*self.0;
+        let client = &client.noting(progress);
         let (asked, _) = request.into_parts();
         let scope = format!("repository:{repo}:pull");
         let mut granted = tokens.granted(&scope).await;
@@ -150,15 +148,16 @@ impl Upstream {
         if let Some(told) = Quota::told(response.headers(), Instant::now()) {
             *self.0.quota.lock() = Some(told);
         }
-        self.follow(&asked, granted.as_ref(), response).await
+        self.follow(client, &asked, (granted.as_ref(), response))
+            .await
     }
 
     /// Follows redirects; what the upstream alone is to see goes along only where it sends to itself.
     async fn follow(
         &self,
+        client: &Client,
         asked: &Parts,
-        granted: Option<&Grant>,
-        mut response: Response<Body>,
+        (granted, mut response): (Option<&Grant>, Response<Body>),
     ) -> Result<Response<Body>, UpstreamError> {
         let own = &self.0.definition.url;
         let path = asked.uri.path_and_query().map(|path| own.join(path));
@@ -179,7 +178,7 @@ impl Upstream {
             if own.is_https() && !at.is_https() {
                 return Err(UpstreamError::BadRedirect);
             }
-            let sent = self.0.client.send_to(&at, next).await;
+            let sent = client.send_to(&at, next).await;
             response = sent.map_err(|error| match error {
                 ClientError::Busy { .. } => UpstreamError::Client(error),
                 error => UpstreamError::Elsewhere(error),

@@ -9,10 +9,13 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
+use outport_core::net::client::Progress;
 use outport_core::tasks::Tasks;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 /// Questions under way; cheap to clone.
 #[derive(Debug)]
@@ -32,7 +35,15 @@ type Answer<V> = watch::Receiver<Option<V>>;
 #[derive(Debug)]
 struct Inner<K, V> {
     tasks: Tasks,
-    running: Mutex<HashMap<K, Answer<V>>>,
+    running: Mutex<HashMap<K, (Answer<V>, Progress)>>,
+}
+
+/// A question that is under way.
+#[derive(Debug)]
+pub struct Asking<V> {
+    answer: Answer<V>,
+    role: Role,
+    progress: Progress,
 }
 
 /// Takes a question out when it is answered, or dead; not one that has followed it under the same key.
@@ -62,33 +73,45 @@ where
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let (mut answer, role) = {
-            let mut running = self.0.running.lock();
-            if let Some(answer) = running.get(&key) {
-                (answer.clone(), Role::Joined)
-            } else {
-                let (sender, answer) = watch::channel(None);
-                running.insert(key.clone(), answer.clone());
-                let entry = Running {
-                    inner: Arc::clone(&self.0),
-                    key,
-                    answer: answer.clone(),
-                };
-                let question = question();
-                let ending = self.0.tasks.token();
-                drop(self.0.tasks.spawn("question", async move {
-                    // A node that ends does not wait for somebody who takes his time.
-                    let value = ending.run_until_cancelled_owned(question).await;
-                    drop(entry);
-                    if let Some(value) = value {
-                        sender.send_replace(Some(value));
-                    }
-                }));
-                (answer, Role::Asked)
-            }
+        self.join(key, |_| question()).answer().await
+    }
+
+    /// Joins the question under way, or else asks it, and returns it.
+    pub fn join<F>(&self, key: K, question: impl FnOnce(Progress) -> F) -> Asking<V>
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
+        let mut running = self.0.running.lock();
+        if let Some((answer, progress)) = running.get(&key) {
+            return Asking {
+                answer: answer.clone(),
+                role: Role::Joined,
+                progress: progress.clone(),
+            };
+        }
+        let (sender, answer) = watch::channel(None);
+        let progress = Progress::new();
+        running.insert(key.clone(), (answer.clone(), progress.clone()));
+        let entry = Running {
+            inner: Arc::clone(&self.0),
+            key,
+            answer: answer.clone(),
         };
-        let value = answer.wait_for(Option::is_some).await.ok();
-        (value.and_then(|value| value.clone()), role)
+        let question = question(progress.clone());
+        let ending = self.0.tasks.token();
+        drop(self.0.tasks.spawn("question", async move {
+            // A node that ends does not wait for somebody who takes his time.
+            let value = ending.run_until_cancelled_owned(question).await;
+            drop(entry);
+            if let Some(value) = value {
+                sender.send_replace(Some(value));
+            }
+        }));
+        Asking {
+            answer,
+            role: Role::Asked,
+            progress,
+        }
     }
 
     /// Lets nobody join the question under way any more: its answer may be older than what is known now.
@@ -108,9 +131,37 @@ impl<K: Eq + Hash, V> Drop for Running<K, V> {
         let mut running = self.inner.running.lock();
         if running
             .get(&self.key)
-            .is_some_and(|answer| answer.same_channel(&self.answer))
+            .is_some_and(|(answer, _)| answer.same_channel(&self.answer))
         {
             running.remove(&self.key);
+        }
+    }
+}
+
+// === impl Asking ===
+
+impl<V: Clone> Asking<V> {
+    /// Returns the answer; none when the question died.
+    pub async fn answer(&mut self) -> (Option<V>, Role) {
+        let value = self.answer.wait_for(Option::is_some).await.ok();
+        (value.and_then(|value| value.clone()), self.role)
+    }
+
+    /// Returns the answer if it is in before `limit`, and before any step towards it takes longer than `step`.
+    pub async fn answer_in_steps(
+        &mut self,
+        [step, limit]: [Duration; 2],
+    ) -> Option<(Option<V>, Role)> {
+        let end = Instant::now() + limit;
+        let mut steps = self.progress.subscribe();
+        loop {
+            let until = end.min(Instant::now() + step);
+            tokio::select! {
+                biased;
+                answer = self.answer() => return Some(answer),
+                () = sleep_until(until) => return None,
+                Ok(()) = steps.changed() => {}
+            }
         }
     }
 }

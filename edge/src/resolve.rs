@@ -20,14 +20,13 @@ mod question;
 
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 use outport_core::tasks::Tasks;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use crate::cache::Cache;
-use crate::coalesce::{Coalesce, Role};
+use crate::coalesce::{Asking, Coalesce, Role};
 use crate::names::{Asked, Link, LinkKey, LinkKind, Moment, Names, Pointed};
 use crate::served::Served;
 use crate::source::freshness::{Good, Policy};
@@ -160,19 +159,18 @@ impl Resolver {
             return Err(OriginError::not_found());
         }
         let key = (repo.clone(), reference.clone());
-        let question = || {
+        let question = |progress| {
             let (resolver, key) = (self.clone(), key.clone());
-            async move { resolver.ask_manifest(&key.0, &key.1).await }
+            async move { resolver.ask_manifest(&key.0, &key.1, &progress).await }
         };
-        let mut asking = Box::pin(self.manifests.ask(key.clone(), question));
+        // It goes on by itself from here, whoever waits for it.
+        let asking = self.manifests.join(key.clone(), question);
         if let Some((tag, policy)) = tag
             && !policy.while_revalidate.is_zero()
             && let Some(pointed) = self.names.tag(repo, tag).await
             && policy.is_of_use(pointed.age())
             && let Some(manifest) = self.local(repo, &pointed.digest).await
         {
-            // It goes on by itself from here.
-            asking.as_mut().now_or_never();
             return Ok(Resolved::at(manifest, Served::Revalidating, pointed));
         }
         let waiting = self.within_patience(repo, tag, asking).await;
@@ -189,17 +187,18 @@ impl Resolver {
 
     /// Waits for an answer, or else returns what a client gets in its place: the last one, if there is any, or that it is to
     /// come back. The question goes on meanwhile.
-    async fn within_patience<T>(
+    async fn within_patience<T: Clone>(
         &self,
         repo: &RepoName,
         tag: Option<(&Tag, Policy)>,
-        mut asking: impl Future<Output = T> + Unpin,
-    ) -> Result<T, Result<Resolved, OriginError>> {
+        mut asking: Asking<T>,
+    ) -> Result<(Option<T>, Role), Result<Resolved, OriginError>> {
         let registry = self.registries.of(repo);
-        let Some(stale_after) = registry.tags().stale_after else {
-            return Ok(asking.await);
+        let Some(patience) = registry.patience(repo) else {
+            return Ok(asking.answer().await);
         };
-        if let Ok(answered) = timeout(stale_after, &mut asking).await {
+        let (began, limit) = (Instant::now(), registry.answer_timeout());
+        if let Some(answered) = asking.answer_in_steps(patience).await {
             return Ok(answered);
         }
         if let Some((tag, policy)) = tag
@@ -207,9 +206,7 @@ impl Resolver {
         {
             return Err(Ok(resolved));
         }
-        let limit = registry.answer_timeout();
-        let rest = limit.saturating_sub(stale_after);
-        timeout(rest, asking)
+        timeout_at(began + limit, asking.answer())
             .await
             .map_err(|_elapsed| Err(OriginError::Slow(limit)))
     }

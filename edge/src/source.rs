@@ -25,13 +25,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, IF_NONE_MATCH, RANGE};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::header::{HeaderName, HeaderValue, IF_NONE_MATCH, RANGE};
+use http::{HeaderMap, Request, StatusCode};
 use outport_core::access::Access;
 use outport_core::body::Body;
 use outport_core::body::room::Room;
-use outport_core::net::client::Client;
-use outport_core::oci::digest::{Algorithm, Digest};
+use outport_core::net::client::{Client, Progress};
+use outport_core::oci::digest::Digest;
 use outport_core::oci::range::etag;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::Fetch;
@@ -43,11 +43,11 @@ pub use self::answer::{IncomingBlob, Manifest, ManifestAnswer, Span, Standing};
 pub use self::error::{OriginError, Refusal};
 use self::freshness::Policy;
 pub use self::health::{About, Part};
-use self::health::{Health, Outcome};
+use self::health::{Errand, Health, Outcome};
 use self::sources::Patience;
 use self::wire::{
-    blob_route, content_length, header, is_object, is_page, manifest_request, outline,
-    partial_size, request, told_digest,
+    blob_route, content_length, header, is_object, is_page, manifest_request, partial_size,
+    request, told_digest,
 };
 use crate::metrics::OriginMetrics;
 use outport_core::breaker::BreakerConfig;
@@ -197,6 +197,19 @@ impl Origin {
         )
     }
 
+    /// Returns how long a client that can be answered with what was said before waits for each step towards an answer about a
+    /// repository, and for all of them; none: as long as it takes.
+    ///
+    /// One that answers in several steps, each of them soon, is waited for unless it has failed since it last answered: else
+    /// a tag that is seldom pulled, for which a token is needed first, would always be what it was before.
+    pub fn patience(&self, repo: &RepoName) -> Option<[Duration; 2]> {
+        let stale_after = self.0.config.tags.stale_after?;
+        let about = self.remote(repo).map(About::content);
+        let is_well = about.is_ok_and(|about| self.0.health.is_well_for(&about));
+        let limit = self.0.config.answer_timeout;
+        Some([stale_after, if is_well { limit } else { stale_after }])
+    }
+
     /// Returns how many times as long as usual its tags are good, because its quota is running out.
     pub fn stretch(&self) -> u32 {
         match &self.0.peer {
@@ -243,21 +256,26 @@ impl Origin {
         repo: &RepoName,
         reference: &Reference,
         known: Option<&Digest>,
+        progress: &Progress,
     ) -> Result<(ManifestAnswer, Standing), OriginError> {
-        let about = About::content(self.remote(repo)?);
-        self.in_question_time(&about, async {
+        let errand = Errand {
+            about: About::content(self.remote(repo)?),
+            progress: progress.clone(),
+        };
+        let remote = &errand.about.repo;
+        self.in_question_time(&errand, async {
             if let (Some(known), Some(_)) = (known, self.definition())
-                && self.is_unchanged(&about, reference, known).await?
+                && self.is_unchanged(&errand, reference, known).await?
             {
                 return Ok((ManifestAnswer::Unchanged, Standing::default()));
             }
-            let mut request = manifest_request(&about.repo, reference, Fetch::Get)?;
+            let mut request = manifest_request(remote, reference, Fetch::Get)?;
             if let (Some(known), None) = (known, self.definition()) {
                 request
                     .headers_mut()
                     .insert(IF_NONE_MATCH, header(etag(known))?);
             }
-            let response = self.answer(&about, request).await?;
+            let response = self.answer(&errand, request).await?;
             let standing = match &self.0.peer {
                 Peer::Through(..) => Standing::of(response.headers()),
                 Peer::Absent | Peer::Node(_) | Peer::Upstream(_) => Standing::default(),
@@ -274,12 +292,12 @@ impl Origin {
     /// Asks an upstream whether a tag still points where it did, by HEAD: that is what quotas do not count.
     async fn is_unchanged(
         &self,
-        about: &About,
+        errand: &Errand,
         reference: &Reference,
         known: &Digest,
     ) -> Result<bool, OriginError> {
-        let request = manifest_request(&about.repo, reference, Fetch::Head)?;
-        match self.answer(about, request).await {
+        let request = manifest_request(&errand.about.repo, reference, Fetch::Head)?;
+        match self.answer(errand, request).await {
             Ok(response) => Ok(told_digest(response.headers()).as_ref() == Some(known)),
             // Some answer HEAD otherwise than GET, which is to say it then.
             Err(error) if error.is_not_found() => Ok(false),
@@ -295,8 +313,9 @@ impl Origin {
         request: Request<Body>,
         bytes_max: u64,
     ) -> Result<(HeaderMap, Bytes), OriginError> {
-        self.in_question_time(about, async {
-            let response = self.answer(about, request).await?;
+        let errand = &about.clone().asked();
+        self.in_question_time(errand, async {
+            let response = self.answer(errand, request).await?;
             let is_redirected = response.extensions().get::<Redirected>().is_some();
             if is_page(response.headers()) {
                 // ghcr.io sends on to a page that says that there is nothing.
@@ -321,30 +340,30 @@ impl Origin {
 
     /// Asks whether a repository links a blob, and returns the blob's size.
     pub async fn blob_size(&self, repo: &RepoName, digest: &Digest) -> Result<u64, OriginError> {
-        let about = About::content(self.remote(repo)?);
-        self.in_question_time(&about, self.told_size(&about, digest))
+        let errand = About::content(self.remote(repo)?).asked();
+        self.in_question_time(&errand, self.told_size(&errand, digest))
             .await
     }
 
-    async fn told_size(&self, about: &About, digest: &Digest) -> Result<u64, OriginError> {
-        let request = request(&blob_route(&about.repo, digest, Fetch::Head))?;
-        match self.answer(about, request).await {
+    async fn told_size(&self, errand: &Errand, digest: &Digest) -> Result<u64, OriginError> {
+        let request = request(&blob_route(&errand.about.repo, digest, Fetch::Head))?;
+        match self.answer(errand, request).await {
             // Where an upstream sends is often signed for GET alone.
             Err(OriginError::Sick(status))
                 if status.is_client_error() && self.definition().is_some() =>
             {
-                self.size_by_range(about, digest).await
+                self.size_by_range(errand, digest).await
             }
             answer => content_length(answer?.headers()),
         }
     }
 
     /// Asks for the first byte of a blob, and returns the blob's size.
-    async fn size_by_range(&self, about: &About, digest: &Digest) -> Result<u64, OriginError> {
-        let mut request = request(&blob_route(&about.repo, digest, Fetch::Get))?;
+    async fn size_by_range(&self, errand: &Errand, digest: &Digest) -> Result<u64, OriginError> {
+        let mut request = request(&blob_route(&errand.about.repo, digest, Fetch::Get))?;
         let range = HeaderValue::from_static("bytes=0-0");
         request.headers_mut().insert(RANGE, range);
-        let response = self.answer(about, request).await?;
+        let response = self.answer(errand, request).await?;
         match response.status() {
             StatusCode::PARTIAL_CONTENT => partial_size(response.headers(), &Span::Within(0..1)),
             // Some know no ranges.
@@ -362,22 +381,22 @@ impl Origin {
         (span, patience): (Span, Patience),
         told: HeaderMap,
     ) -> Result<IncomingBlob, OriginError> {
-        let about = About::content(self.remote(repo)?);
-        let asking = self.fetch_blob(&about, digest, span, told);
+        let errand = About::content(self.remote(repo)?).asked();
+        let asking = self.fetch_blob(&errand, digest, span, told);
         match patience {
-            Patience::Client => self.in_download_time(&about, asking).await,
+            Patience::Client => self.in_download_time(&errand, asking).await,
             Patience::Download => asking.await,
         }
     }
 
     async fn fetch_blob(
         &self,
-        about: &About,
+        errand: &Errand,
         digest: &Digest,
         span: Span,
         told: HeaderMap,
     ) -> Result<IncomingBlob, OriginError> {
-        let mut request = request(&blob_route(&about.repo, digest, Fetch::Get))?;
+        let mut request = request(&blob_route(&errand.about.repo, digest, Fetch::Get))?;
         if self.definition().is_none() {
             request.headers_mut().extend(told);
         }
@@ -390,14 +409,14 @@ impl Origin {
             request.headers_mut().insert(RANGE, header(range)?);
         }
         let began = Instant::now();
-        let response = self.answer(about, request).await?;
+        let response = self.answer(errand, request).await?;
         if self.definition().is_some() && is_page(response.headers()) {
             return Err(OriginError::Nonsense("a page instead of a blob"));
         }
         let size = match (&span, response.status()) {
             (Span::From(0), StatusCode::OK) => match content_length(response.headers()) {
                 // In chunks, as some proxies pass them on.
-                Err(_) if self.definition().is_some() => self.told_size(about, digest).await?,
+                Err(_) if self.definition().is_some() => self.told_size(errand, digest).await?,
                 told => told?,
             },
             (Span::Rest(_), StatusCode::OK) => content_length(response.headers())?,
@@ -425,59 +444,13 @@ impl Origin {
         })
     }
 
-    async fn read_manifest(
-        &self,
-        response: Response<Body>,
-        reference: &Reference,
-    ) -> Result<Manifest, OriginError> {
-        let (head, body) = response.into_parts();
-        let told = told_digest(&head.headers);
-        let bytes_max = self.0.config.manifest_bytes_max;
-        let content = self.0.room.collect(body, bytes_max).await;
-        let content = content.or(Err(OriginError::Nonsense(
-            "a manifest that breaks off or is too large",
-        )))?;
-        let digest: Digest = match reference {
-            Reference::Digest(digest) => *digest,
-            Reference::Tag(_) => match (told, self.definition()) {
-                (Some(told), _) => told,
-                // Not every upstream says; then it is not to be taken for a manifest what is none, or not all of one.
-                (None, Some(_)) if outline(&content).is_none() => {
-                    return Err(OriginError::Nonsense("something that is no manifest"));
-                }
-                (None, Some(_)) => Algorithm::Sha256.digest(&content),
-                (None, None) => return Err(OriginError::Nonsense("a manifest without a digest")),
-            },
-        };
-        if digest.algorithm().digest(&content) != digest {
-            self.count_mismatch();
-            return Err(OriginError::Nonsense(
-                "a manifest that does not hash to its digest",
-            ));
-        }
-        if self.definition().is_some() && !is_object(&content) {
-            return Err(OriginError::Nonsense("something that is no manifest"));
-        }
-        let content_type = match head.headers.get(CONTENT_TYPE) {
-            Some(told) => told.clone(),
-            None => outline(&content)
-                .and_then(|outline| HeaderValue::try_from(outline.media_type?).ok())
-                .ok_or(OriginError::Nonsense("a manifest without a type"))?,
-        };
-        Ok(Manifest {
-            digest,
-            content_type,
-            content,
-        })
-    }
-
     /// Bounds how long a question goes on.
     async fn in_question_time<T>(
         &self,
-        about: &About,
+        errand: &Errand,
         question: impl Future<Output = Result<T, OriginError>>,
     ) -> Result<T, OriginError> {
-        self.within(self.0.config.tags.question_timeout, about, question)
+        self.within(self.0.config.tags.question_timeout, errand, question)
             .await
     }
 
@@ -485,32 +458,33 @@ impl Origin {
     /// when they come again.
     async fn in_download_time<T>(
         &self,
-        about: &About,
+        errand: &Errand,
         question: impl Future<Output = Result<T, OriginError>>,
     ) -> Result<T, OriginError> {
         let limit = self.0.config.tags.question_timeout;
-        self.within(limit.max(DOWNLOAD_TIMEOUT_MIN), about, question)
+        self.within(limit.max(DOWNLOAD_TIMEOUT_MIN), errand, question)
             .await
     }
 
     async fn within<T>(
         &self,
         limit: Duration,
-        about: &About,
+        errand: &Errand,
         question: impl Future<Output = Result<T, OriginError>>,
     ) -> Result<T, OriginError> {
         if let Ok(answer) = timeout(limit, question).await {
             return answer;
         }
-        // What was waited for may have been one of our own connections.
-        if self.is_saturated() {
+        let steps = errand.progress.steps();
+        if steps.is_queued {
             return Err(OriginError::Busy);
         }
         match self.0.peer {
-            // By way of the origin, it is most likely the upstream that takes its time.
-            Peer::Absent | Peer::Through(..) => {}
-            Peer::Node(_) => self.0.health.report(false),
-            Peer::Upstream(_) => self.0.health.report_for(about, Outcome::Silence),
+            Peer::Absent => {}
+            // An origin says sooner that it has no answer of an upstream; what comes behind the head of one is the upstream's.
+            Peer::Through(..) if steps.heads > 0 => {}
+            Peer::Through(..) | Peer::Node(_) => self.0.health.report(false),
+            Peer::Upstream(_) => self.0.health.report_for(&errand.about, Outcome::Silence),
         }
         Err(OriginError::Slow(limit))
     }

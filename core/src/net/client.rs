@@ -20,9 +20,12 @@ mod base_url;
 mod connect;
 mod guard;
 mod outgoing;
+mod progress;
 mod race;
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -38,6 +41,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -46,6 +50,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 pub use answerer::Answerer;
 pub use base_url::{BadBaseUrl, BaseUrl};
 pub use guard::{Guard, NotPublic};
+pub use progress::{Progress, Steps};
 pub use race::is_away;
 
 use crate::body::Body;
@@ -101,7 +106,11 @@ pub struct Config {
 
 /// A client of a registry; a clone shares its connections.
 #[derive(Clone, Debug)]
-pub struct Client(Arc<Inner>);
+pub struct Client {
+    inner: Arc<Inner>,
+    /// Who is told how far its requests have come.
+    progress: Option<Progress>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -200,18 +209,30 @@ impl Client {
             .http2_keep_alive_interval(config.idle_timeout / 2)
             .http2_keep_alive_timeout(config.connect_timeout)
             .build(Connector::new(&config)?);
-        Ok(Self(Arc::new(Inner {
-            pool,
-            avoid: Mutex::new(Avoid::new(urls.len(), config.avoid_for)),
-            urls,
-            requests: Arc::new(Semaphore::new(config.max_requests)),
-            config,
-        })))
+        Ok(Self {
+            inner: Arc::new(Inner {
+                pool,
+                avoid: Mutex::new(Avoid::new(urls.len(), config.avoid_for)),
+                urls,
+                requests: Arc::new(Semaphore::new(config.max_requests)),
+                config,
+            }),
+            progress: None,
+        })
+    }
+
+    /// Returns the same client, whose requests are those of one question, of which `progress` is to tell how far it has come.
+    #[must_use]
+    pub fn noting(&self, progress: &Progress) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            progress: Some(progress.clone()),
+        }
     }
 
     /// Sends a request, whose URI is only path and query (`/v2/...`), and returns the response once its head is in.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, ClientError> {
-        let Inner { urls, avoid, .. } = &*self.0;
+        let Inner { urls, avoid, .. } = &*self.inner;
         let order = avoid.lock().order(Instant::now());
         if order.len() > 1 && request.method().is_safe() && request.body().is_end_stream() {
             let (mut parts, _) = request.into_parts();
@@ -237,7 +258,7 @@ impl Client {
         mut left: VecDeque<(&BaseUrl, Option<usize>)>,
         request: Request<Body>,
     ) -> Result<Response<Body>, ClientError> {
-        let avoid = &self.0.avoid;
+        let avoid = &self.inner.avoid;
         let (mut parts, body) = request.into_parts();
         parts.headers = sent_headers(&parts.headers);
         let is_safe = parts.method.is_safe();
@@ -282,16 +303,19 @@ impl Client {
         }
     }
 
-    /// Whether as many requests are under way as may be.
-    pub fn is_saturated(&self) -> bool {
-        self.0.requests.available_permits() == 0
-    }
-
     async fn permit(&self, url: &BaseUrl) -> Result<OwnedSemaphorePermit, ClientError> {
-        let after = self.0.config.header_timeout;
-        let permit = Arc::clone(&self.0.requests).acquire_owned();
+        let after = self.inner.config.header_timeout;
+        let permit = Arc::clone(&self.inner.requests).acquire_owned();
+        if let Some(progress) = &self.progress {
+            progress.queued(true);
+        }
         match timeout(after, permit).await {
-            Ok(Ok(permit)) => Ok(permit),
+            Ok(Ok(permit)) => {
+                if let Some(progress) = &self.progress {
+                    progress.queued(false);
+                }
+                Ok(permit)
+            }
             // Nobody closes the semaphore.
             Ok(Err(_)) | Err(_) => Err(ClientError::Busy { url: url.clone() }),
         }
@@ -313,20 +337,44 @@ impl Client {
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() = uri;
         request.headers_mut().clone_from(&parts.headers);
-        let mut sending = pin!(self.0.pool.request(request));
+        let mut noting = pin!(self.note_connection(&mut request));
+        let mut sending = pin!(self.inner.pool.request(request));
         loop {
-            let (deadline, after) = transfer.deadline(&self.0.config);
+            let (deadline, after) = transfer.deadline(&self.inner.config);
             tokio::select! {
                 biased;
-                sent = sending.as_mut() => return sent.map_err(|error| ClientError::of(url, error)),
+                sent = sending.as_mut() => {
+                    if let (Ok(_), Some(progress)) = (&sent, &self.progress) {
+                        progress.answered();
+                    }
+                    return sent.map_err(|error| ClientError::of(url, error));
+                }
+                never = noting.as_mut() => match never {},
                 () = sleep_until(deadline) => {
                     // The body may have moved on meanwhile.
-                    if transfer.deadline(&self.0.config).0 <= Instant::now() {
+                    if transfer.deadline(&self.inner.config).0 <= Instant::now() {
                         let url = url.clone();
                         return Err(ClientError::Timeout { url, after });
                     }
                 }
             }
+        }
+    }
+
+    /// Returns what takes note when a request has its connection, and then waits for ever.
+    fn note_connection<B>(
+        &self,
+        request: &mut Request<B>,
+    ) -> impl Future<Output = Infallible> + use<B> {
+        let progress = self.progress.clone();
+        let noted = progress.map(|progress| (progress, capture_connection(request)));
+        async move {
+            if let Some((progress, mut connection)) = noted
+                && connection.wait_for_connection_metadata().await.is_some()
+            {
+                progress.connected();
+            }
+            pending().await
         }
     }
 
@@ -336,7 +384,7 @@ impl Client {
         index: Option<usize>,
         permit: OwnedSemaphorePermit,
     ) -> Response<Body> {
-        let stall_timeout = self.0.config.stall_timeout;
+        let stall_timeout = self.inner.config.stall_timeout;
         let answerer = index.and_then(|index| Answerer::of(self, index));
         let mut response = response.map(|body| {
             let body = Body::incoming(body, stall_timeout);

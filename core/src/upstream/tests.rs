@@ -103,7 +103,11 @@ impl Rig {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = path.parse().unwrap();
         let repo = "a/b".parse().unwrap();
-        Ok(self.upstream.send(&repo, request).await?.status())
+        Ok(self
+            .upstream
+            .send(&repo, request, &Progress::new())
+            .await?
+            .status())
     }
 
     fn asked(&self) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! The question for a manifest, and what becomes of its answer.
 
 use outport_core::clock;
+use outport_core::net::client::Progress;
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 use tokio::time::Instant;
 
@@ -26,6 +27,7 @@ impl Resolver {
         &self,
         repo: &RepoName,
         reference: &Reference,
+        progress: &Progress,
     ) -> Result<Resolved, OriginError> {
         let policy = self.asked_tag(repo, reference);
         // The question before this one may have been answered since this was asked.
@@ -35,7 +37,7 @@ impl Resolver {
         if let Some((tag, policy)) = policy
             && policy.good == Good::Forever
             && let Some(pointed) = self.names.tag(repo, tag).await
-            && let Some(answer) = self.where_it_was(repo, pointed).await
+            && let Some(answer) = self.where_it_was(repo, pointed, progress).await
         {
             return answer;
         }
@@ -57,7 +59,7 @@ impl Resolver {
         let held_digest = held.as_ref().map(|manifest| manifest.digest);
         let registry = self.registries.of(repo);
         let answer = registry
-            .manifest(repo, reference, held_digest.as_ref())
+            .manifest(repo, reference, held_digest.as_ref(), progress)
             .await;
         let (manifest, served, standing) = match (answer, held) {
             (Ok((ManifestAnswer::Manifest(manifest), standing)), _) => {
@@ -112,9 +114,10 @@ impl Resolver {
         &self,
         repo: &RepoName,
         pointed: Pointed,
+        progress: &Progress,
     ) -> Option<Result<Resolved, OriginError>> {
         let by_digest = Reference::Digest(pointed.digest);
-        match Box::pin(self.ask_manifest(repo, &by_digest)).await {
+        match Box::pin(self.ask_manifest(repo, &by_digest, progress)).await {
             Ok(resolved) => Some(Ok(Resolved::at(resolved.manifest, Served::Miss, pointed))),
             Err(error) if error.is_not_found() && !self.registries.frozen().is_set() => None,
             Err(error) => Some(Err(error)),

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use futures_util::TryStreamExt as _;
-use http::header::{AGE, WARNING};
-use http::{HeaderMap, HeaderValue};
+use http::header::{AGE, CONTENT_TYPE, WARNING};
+use http::{HeaderMap, HeaderValue, Response};
 use outport_core::body::Body;
 use outport_core::net::client::Answerer;
-use outport_core::oci::digest::Digest;
+use outport_core::oci::digest::{Algorithm, Digest};
+use outport_core::oci::reference::Reference;
+
+use super::wire::{is_object, outline, told_digest};
+use super::{Origin, OriginError};
 
 /// A manifest, as the origin gave it.
 #[derive(Clone, Debug)]
@@ -74,6 +78,57 @@ pub(super) fn behind(body: Body, skipped: u64) -> Body {
         bytes.advance(cut);
         ready(Ok((!bytes.is_empty()).then_some(bytes)))
     }))
+}
+
+// === impl Origin ===
+
+impl Origin {
+    /// Reads a manifest, and holds it to its digest.
+    pub(super) async fn read_manifest(
+        &self,
+        response: Response<Body>,
+        reference: &Reference,
+    ) -> Result<Manifest, OriginError> {
+        let (head, body) = response.into_parts();
+        let told = told_digest(&head.headers);
+        let bytes_max = self.0.config.manifest_bytes_max;
+        let content = self.0.room.collect(body, bytes_max).await;
+        let content = content.or(Err(OriginError::Nonsense(
+            "a manifest that breaks off or is too large",
+        )))?;
+        let digest: Digest = match reference {
+            Reference::Digest(digest) => *digest,
+            Reference::Tag(_) => match (told, self.definition()) {
+                (Some(told), _) => told,
+                // Not every upstream says; then it is not to be taken for a manifest what is none, or not all of one.
+                (None, Some(_)) if outline(&content).is_none() => {
+                    return Err(OriginError::Nonsense("something that is no manifest"));
+                }
+                (None, Some(_)) => Algorithm::Sha256.digest(&content),
+                (None, None) => return Err(OriginError::Nonsense("a manifest without a digest")),
+            },
+        };
+        if digest.algorithm().digest(&content) != digest {
+            self.count_mismatch();
+            return Err(OriginError::Nonsense(
+                "a manifest that does not hash to its digest",
+            ));
+        }
+        if self.definition().is_some() && !is_object(&content) {
+            return Err(OriginError::Nonsense("something that is no manifest"));
+        }
+        let content_type = match head.headers.get(CONTENT_TYPE) {
+            Some(told) => told.clone(),
+            None => outline(&content)
+                .and_then(|outline| HeaderValue::try_from(outline.media_type?).ok())
+                .ok_or(OriginError::Nonsense("a manifest without a type"))?,
+        };
+        Ok(Manifest {
+            digest,
+            content_type,
+            content,
+        })
+    }
 }
 
 // === impl Standing ===

@@ -15,7 +15,7 @@ use outport_core::clock;
 use outport_core::net::client::{Client, ClientError, is_away};
 use outport_core::upstream::{Redirected, TokenError, UpstreamError};
 
-use super::health::{About, Outcome};
+use super::health::{Errand, Outcome};
 use super::wire::{is_page, retry_after};
 use super::{Node, OUTPORT_HOPS, OUTPORT_UPSTREAM, Origin, OriginError, Peer, Refusal};
 
@@ -28,29 +28,29 @@ impl Origin {
         let Peer::Node(node) = &self.0.peer else {
             return Err(OriginError::Absent);
         };
-        self.send_to(&node.client, request, |response| {
-            (!is_away(response.status())).then_some(true)
-        })
-        .await
+        self.send_to(&node.client, request, well_unless_away).await
     }
 
     /// Sends a question of this node's and returns the answer, whatever its status.
     async fn ask(
         &self,
-        about: &About,
+        errand: &Errand,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, OriginError> {
+        let Errand { about, progress } = errand;
         let upstream = match &self.0.peer {
             Peer::Absent => return Err(OriginError::Absent),
             Peer::Node(node) => {
                 node.show(request.headers_mut());
-                return self.send(request).await;
+                let client = node.client.noting(progress);
+                return self.send_to(&client, request, well_unless_away).await;
             }
             Peer::Through(node, name) => {
                 let headers = request.headers_mut();
                 headers.insert(OUTPORT_UPSTREAM, name.clone());
                 node.show(headers);
-                let answer = self.send_to(&node.client, request, |response| {
+                let client = node.client.noting(progress);
+                let answer = self.send_to(&client, request, |response| {
                     // That it says that an upstream is away says that the origin is not.
                     let is_well = is_for(response.headers(), name);
                     Some(is_well || !response.status().is_server_error())
@@ -68,7 +68,7 @@ impl Origin {
         let health = &self.0.health;
         health.permit_for(about)?;
         // Not within every question to an origin.
-        let answer = Box::pin(upstream.send(&about.repo, request)).await;
+        let answer = Box::pin(upstream.send(&about.repo, request, progress)).await;
         if let Some(quota) = upstream.quota() {
             health.show(quota);
         }
@@ -110,10 +110,10 @@ impl Origin {
     /// Sends a question, and takes only a success or a 304 for an answer.
     pub(super) async fn answer(
         &self,
-        about: &About,
+        errand: &Errand,
         request: Request<Body>,
     ) -> Result<Response<Body>, OriginError> {
-        let response = self.ask(about, request).await?;
+        let response = self.ask(errand, request).await?;
         let status = response.status();
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
@@ -167,15 +167,6 @@ impl Origin {
             Peer::Absent | Peer::Upstream(_) => false,
         }
     }
-
-    /// Whether as many requests are under way as may be.
-    pub(super) fn is_saturated(&self) -> bool {
-        match &self.0.peer {
-            Peer::Absent => false,
-            Peer::Node(node) | Peer::Through(node, _) => node.client.is_saturated(),
-            Peer::Upstream(upstream) => upstream.is_saturated(),
-        }
-    }
 }
 
 // === impl Node ===
@@ -187,6 +178,11 @@ impl Node {
             headers.insert(AUTHORIZATION, shown);
         }
     }
+}
+
+/// Returns what an answer of a node says of it, whatever it is about.
+fn well_unless_away(response: &Response<Body>) -> Option<bool> {
+    (!is_away(response.status())).then_some(true)
 }
 
 /// Tells what came of a question to an upstream; none when it was not sent.

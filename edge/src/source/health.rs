@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use outport_core::breaker::{Breaker, BreakerConfig, Permit};
+use outport_core::net::client::Progress;
 use outport_core::oci::reference::RepoName;
 use outport_core::short_memory::short_memory;
 use outport_core::upstream::Quota;
@@ -36,6 +37,13 @@ pub(super) struct Health {
 pub struct About {
     pub(super) repo: RepoName,
     pub(super) part: Part,
+}
+
+/// A question under way.
+#[derive(Debug)]
+pub(super) struct Errand {
+    pub(super) about: About,
+    pub(super) progress: Progress,
 }
 
 /// What of a repository a question is about.
@@ -218,6 +226,12 @@ impl Health {
         is_told || own.unwrap_or_else(|| general.breaker.is_resting(now))
     }
 
+    /// Whether nothing has failed in general, nor about something, since there was an answer.
+    pub(super) fn is_well_for(&self, about: &About) -> bool {
+        let has_failed = |own: Arc<Mutex<Breaker>>| own.lock().has_failed();
+        !self.general.lock().breaker.has_failed() && !self.of(about).is_some_and(has_failed)
+    }
+
     /// Whether none may go now.
     pub(super) fn is_resting(&self) -> bool {
         self.general.lock().breaker.is_resting(Instant::now())
@@ -268,6 +282,13 @@ impl About {
     /// Returns what a list of a repository is about.
     pub const fn new(repo: RepoName, part: Part) -> Self {
         Self { repo, part }
+    }
+
+    pub(super) fn asked(self) -> Errand {
+        Errand {
+            about: self,
+            progress: Progress::new(),
+        }
     }
 
     pub(super) const fn content(repo: RepoName) -> Self {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, Response, StatusCode};
@@ -175,6 +176,27 @@ async fn who_was_found_out_is_not_what_finds_out_about_others() {
     let answer = rig.edge.get("/v2/hub/app/manifests/1").await;
     assert_eq!(answer.body, Some(good));
     assert_eq!(rig.edge.metric(name), Some(1.0));
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_upstream_is_found_out_while_all_its_requests_are_taken() {
+    let rests = ["upstreams.max_rest=1m", "upstreams.min_rest=1m"];
+    let bounds = ["upstreams.requests=2", "upstreams.question_timeout=100ms"];
+    let rig = Rig::new(&[rests, bounds].concat()).await;
+    rig.upstream.delay("/", super::PATIENCE);
+    for round in 0..5 {
+        let edge = &rig.edge;
+        let asked = (0..20).map(|number| {
+            let path = format!("/v2/hub/app-{number}/manifests/{round}");
+            async move { edge.get(&path).await.status }
+        });
+        assert!(join_all(asked).await.iter().all(|status| *status == 503));
+    }
+    let up = rig
+        .edge
+        .metric("outport_edge_upstream_up{upstream=\"hub\"}");
+    assert_eq!(up, Some(0.0));
     rig.edge.stop().await;
 }
 

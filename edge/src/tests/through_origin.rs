@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use http::Method;
 use outport_core::access::Caller;
 use outport_core::body::Body;
 use outport_core::config::Sources;
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::origin::TASKS;
+use super::origin::{Fault, ScriptedOrigin, TASKS};
 use super::upstreams::manifest;
 use super::upstreams::scripted::{Behaviour, ScriptedUpstream};
 use super::{RunningEdge, content, sha256};
@@ -284,6 +285,29 @@ async fn what_the_origin_holds_is_served_and_as_old_as_it_is() {
 }
 
 #[tokio::test]
+async fn an_origin_that_hangs_is_not_waited_for() {
+    let origin = ScriptedOrigin::start().await;
+    let cache = TempDir::new().unwrap();
+    let set = [
+        "upstream.0.name=hub",
+        "upstream.0.url=http://127.0.0.1:1",
+        "upstreams.question_timeout=100ms",
+        "upstreams.min_rest=1m",
+        "upstreams.max_rest=1m",
+    ];
+    let edge = RunningEdge::start(cache.path(), origin.address, &set).await;
+    origin.fail_always(Fault::Silence);
+    for number in 0..6 {
+        let path = format!("/v2/hub/org/app/manifests/{number}");
+        assert_eq!(edge.get(&path).await.status, 503);
+    }
+    assert_eq!(origin.seen(&Method::GET, "/manifests/").len(), 3);
+    let up = edge.metric("outport_edge_upstream_up{upstream=\"hub\"}");
+    assert_eq!(up, Some(0.0));
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn an_edge_keeps_to_its_own_list_of_what_may_be_pulled() {
     let upstream = ScriptedUpstream::start().await;
     upstream.put_manifest("secret/app", "1", &manifest("a"));
@@ -307,7 +331,7 @@ async fn only_an_origin_that_asks_an_upstream_speaks_for_it() {
     let url = format!("upstream.0.url=http://{}", upstream.address);
     // One that does not know that upstream, and one that knows none, but has a repository of that name.
     let other = Through::start(&upstream).await;
-    let hosting = super::origin::ScriptedOrigin::start().await;
+    let hosting = ScriptedOrigin::start().await;
     hosting.put_manifest("theirs/org/app", "1", &manifest("pushed"));
     let path = "/v2/theirs/org/app/manifests/1";
     let set = ["upstream.0.name=theirs", &url];

@@ -357,6 +357,22 @@ async fn a_tag_that_moved_there_moves_here() {
     rig.edge.stop().await;
 }
 
+/// Which for one that is far away, and asks for a token first, takes longer than a client would wait for one that is silent.
+#[tokio::test]
+async fn an_upstream_that_gets_on_is_waited_for() {
+    let set = ["upstreams.stale_after=1s", "upstreams.answer_timeout=30s"];
+    let rig = Rig::new(&set).await;
+    rig.upstream.ask_for_tokens(None);
+    rig.upstream.put_manifest("org/app", "1", &manifest("a"));
+    let path = "/v2/hub/org/app/manifests/1";
+    rig.edge.get(path).await.is(200, &manifest("a"), "fwd=miss");
+    rig.upstream.put_manifest("org/app", "1", &manifest("b"));
+    rig.upstream.delay("/", Duration::from_millis(600));
+    // By HEAD, and then by GET.
+    rig.edge.get(path).await.is(200, &manifest("b"), "fwd=miss");
+    rig.edge.stop().await;
+}
+
 #[tokio::test]
 async fn lists_go_on_here_and_nothing_is_pushed() {
     let rig = Rig::new(&[]).await;

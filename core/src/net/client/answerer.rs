@@ -35,14 +35,14 @@ impl Answerer {
     /// Returns the URL of a number; none when there is no other.
     pub(super) fn of(client: &Client, index: usize) -> Option<Self> {
         let client = client.clone();
-        (client.0.urls.len() > 1).then_some(Self { client, index })
+        (client.inner.urls.len() > 1).then_some(Self { client, index })
     }
 
     /// Takes note that what it gave was wrong: it is tried last for a while.
     pub fn is_wrong(&self) {
         let Self { client, index } = self;
-        tracing::info!(url = %client.0.urls[*index], "no good answer, others are asked first");
-        client.0.avoid.lock().spoils(*index, Instant::now());
+        tracing::info!(url = %client.inner.urls[*index], "no good answer, others are asked first");
+        client.inner.avoid.lock().spoils(*index, Instant::now());
     }
 
     /// Returns a body of its answer that is watched.

@@ -62,7 +62,7 @@ impl Client {
         order: Vec<usize>,
         parts: &Parts,
     ) -> Result<Response<Body>, ClientError> {
-        let Inner { urls, config, .. } = &*self.0;
+        let Inner { urls, config, .. } = &*self.inner;
         let first = &urls[order[0]];
         let held = self.permit(first).await?;
         let mut field = Field {
@@ -87,7 +87,7 @@ impl Client {
                 biased;
                 Some((index, outcome)) = asked.next() => match outcome {
                     Ok(response) if !response.status().is_server_error() => {
-                        self.0.avoid.lock().works(index);
+                        self.inner.avoid.lock().works(index);
                         return Ok(self.received(response, Some(index), held));
                     }
                     outcome => {
@@ -97,7 +97,7 @@ impl Client {
                 },
                 () = sleep_until(next_at), if !field.left.is_empty() => {
                     next_at = Instant::now() + config.overtake_after;
-                    if let Ok(more) = Arc::clone(&self.0.requests).try_acquire_owned()
+                    if let Ok(more) = Arc::clone(&self.inner.requests).try_acquire_owned()
                         && let Some(index) = field.left.pop_front()
                     {
                         asked.push(self.ask(index, parts, Some(more)));
@@ -116,7 +116,7 @@ impl Client {
             is_settled: false,
         };
         let nothing = Transfer::new(Body::empty());
-        let outcome = self.attempt(&self.0.urls[index], parts, &nothing).await;
+        let outcome = self.attempt(&self.inner.urls[index], parts, &nothing).await;
         debt.is_settled = true;
         (index, outcome)
     }
@@ -130,7 +130,7 @@ impl Client {
     ) {
         match &outcome {
             Ok(response) => {
-                let (url, status) = (&self.0.urls[index], response.status());
+                let (url, status) = (&self.inner.urls[index], response.status());
                 tracing::debug!(%url, %status, "no answer, asking the next");
             }
             Err(error) => tracing::debug!(error = chain(error), "no answer, asking the next"),
@@ -139,7 +139,7 @@ impl Client {
             field.has_broken = true;
             field.left.push_front(index);
         } else {
-            self.0.avoid.lock().fails(index, Instant::now());
+            self.inner.avoid.lock().fails(index, Instant::now());
         }
         if outcome.is_ok() || field.lost.is_err() {
             (field.lost, field.lost_by) = (outcome, index);
@@ -159,7 +159,7 @@ pub const fn is_away(status: StatusCode) -> bool {
 
 impl Drop for Debt<'_> {
     fn drop(&mut self) {
-        let Inner { avoid, config, .. } = &*self.client.0;
+        let Inner { avoid, config, .. } = &*self.client.inner;
         let blamed_after = BLAMED_AFTER_MAX.min(config.overtake_after);
         if !self.is_settled && self.since.elapsed() >= blamed_after {
             avoid.lock().fails(self.index, Instant::now());

@@ -96,7 +96,7 @@ fn client_with(addresses: &[SocketAddr], config: Config) -> Client {
 
 /// Returns which URL is tried first, and so on.
 fn order(client: &Client) -> Vec<usize> {
-    client.0.avoid.lock().order(Instant::now())
+    client.inner.avoid.lock().order(Instant::now())
 }
 
 fn get(path: &str) -> Request<Body> {
