@@ -133,8 +133,8 @@ impl Upstream {
         let mut granted = tokens.granted(&scope).await;
         let mut response = client.send(repeated(&asked, granted.as_ref())).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            if granted.is_some() {
-                tokens.forget(&scope).await;
+            if let Some(refused) = &granted {
+                tokens.forget(&scope, refused).await;
             }
             let challenge = done_with(response).await;
             let granting = tokens.grant(client, &scope, &challenge);
@@ -142,7 +142,9 @@ impl Upstream {
             response = client.send(repeated(&asked, granted.as_ref())).await?;
             if response.status() == StatusCode::UNAUTHORIZED {
                 // The next request finds out whether that has changed.
-                tokens.forget(&scope).await;
+                if let Some(refused) = &granted {
+                    tokens.forget(&scope, refused).await;
+                }
             }
         }
         if let Some(told) = Quota::told(response.headers(), Instant::now()) {

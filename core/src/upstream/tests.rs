@@ -1,4 +1,5 @@
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
@@ -167,6 +168,35 @@ async fn a_token_is_had_once_and_used_again() {
         "/token?a=b&service=s&scope=repository%3Aa%2Fb%3Apull&account=user&client_id=outport"
     );
     assert_eq!(asked.headers[AUTHORIZATION], "Basic dXNlcjpwJnNz");
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_late_is_not_what_was_granted_since() {
+    static HAD: AtomicUsize = AtomicUsize::new(0);
+    // The first token is given up at once, the second is good.
+    let rig = Rig::new(|seen| {
+        if seen.target.starts_with("/token") {
+            return match HAD.fetch_add(1, Ordering::SeqCst) {
+                0 => token(r#"{"token": "old"}"#),
+                _ => token(r#"{"token": "good"}"#),
+            };
+        }
+        guarded(seen)
+    })
+    .await;
+    assert_eq!(rig.ask("/v2/").await.unwrap(), 401);
+    let tokens = &rig.upstream.0.tokens;
+    let scope = "repository:a/b:pull";
+    assert_eq!(rig.ask("/v2/").await.unwrap(), 200);
+    let grant = |header| Grant {
+        header: HeaderValue::from_static(header),
+        good_for: Duration::from_mins(1),
+    };
+    tokens.forget(scope, &grant("Bearer old")).await;
+    assert_eq!(rig.ask("/v2/").await.unwrap(), 200);
+    assert_eq!(HAD.load(Ordering::SeqCst), 2);
+    tokens.forget(scope, &grant("Bearer good")).await;
+    assert!(tokens.granted(scope).await.is_none());
 }
 
 #[tokio::test]

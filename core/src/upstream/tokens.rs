@@ -42,7 +42,7 @@ pub(super) struct Tokens {
 pub(super) struct Grant {
     /// The `Authorization`, marked as what is never shown.
     pub(super) header: HeaderValue,
-    good_for: Duration,
+    pub(super) good_for: Duration,
 }
 
 /// Why nothing was granted.
@@ -139,9 +139,12 @@ impl Tokens {
         self.granted.get(scope).await
     }
 
-    /// Forgets what a scope was granted: it did not help.
-    pub(super) async fn forget(&self, scope: &str) {
-        self.granted.invalidate(scope).await;
+    /// Forgets what a scope was granted: it did not help. Not what it was granted since.
+    pub(super) async fn forget(&self, scope: &str, refused: &Grant) {
+        let kept = self.granted.get(scope).await;
+        if kept.is_some_and(|kept| kept.header == refused.header) {
+            self.granted.invalidate(scope).await;
+        }
     }
 
     /// Answers a challenge, or waits for the answer that another request is getting.
