@@ -95,6 +95,8 @@ pub struct Pointed {
     pub asked: Asked,
     /// How long before that it was so: an origin may have an upstream's answer from before.
     pub age_then: Duration,
+    /// Whether that was longer than it should be, because the upstream was away.
+    pub is_stale: bool,
 }
 
 /// When something was asked for.
@@ -291,6 +293,7 @@ impl Names {
                 digest,
                 asked: Asked::Before(asked),
                 age_then: Duration::ZERO,
+                is_stale: false,
             },
             written: None,
         };
@@ -502,6 +505,7 @@ mod tests {
             digest,
             asked: Asked::At(Instant::now()),
             age_then: Duration::from_secs(7),
+            is_stale: false,
         };
         assert!(opened.names.put_tag(&repo, &tag, pointed, moment));
         assert_eq!(opened.names.tag_in_memory(&repo, &tag), Some(pointed));

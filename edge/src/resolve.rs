@@ -218,29 +218,30 @@ impl Resolver {
         reference: &Reference,
         tag: Option<(&Tag, Policy)>,
     ) -> Option<Resolved> {
-        let (digest, age) = match (reference, tag) {
-            (Reference::Digest(digest), _) => (*digest, None),
+        let (pointed, is_stale) = match (reference, tag) {
+            (Reference::Digest(digest), _) => {
+                return Some(Resolved {
+                    manifest: self.local(repo, digest).await?,
+                    served: Served::Hit,
+                    age: None,
+                });
+            }
             (Reference::Tag(_), None) => return None,
             (Reference::Tag(_), Some((tag, policy))) => match policy.good {
-                Good::Forever => {
-                    let pointed = self.names.tag(repo, tag).await?;
-                    (pointed.digest, Some(pointed.age()))
-                }
+                Good::Forever => (self.names.tag(repo, tag).await?, false),
                 Good::For(_) => {
                     let pointed = self.names.tag_in_memory(repo, tag)?;
                     let since = pointed.asked.elapsed_since_start()?;
                     if !policy.good.is_after(since) {
                         return None;
                     }
-                    (pointed.digest, Some(pointed.age()))
+                    (pointed, pointed.is_stale)
                 }
             },
         };
-        Some(Resolved {
-            manifest: self.local(repo, &digest).await?,
-            served: Served::Hit,
-            age,
-        })
+        let manifest = self.local(repo, &pointed.digest).await?;
+        let served = if is_stale { Served::Stale } else { Served::Hit };
+        Some(Resolved::at(manifest, served, pointed))
     }
 
     /// Returns where a tag pointed last, unless that was too long ago to be answered with.
@@ -340,6 +341,7 @@ impl Resolver {
             digest: manifest.digest,
             asked: Asked::At(since),
             age_then: Duration::ZERO,
+            is_stale: false,
         };
         let by_digest = Reference::Digest(manifest.digest);
         if self.learn_manifest(&repo, manifest, links).await {

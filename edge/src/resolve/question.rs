@@ -1,6 +1,5 @@
 //! The question for a manifest, and what becomes of its answer.
 
-use outport_core::clock;
 use outport_core::net::client::Progress;
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 use tokio::time::Instant;
@@ -78,10 +77,16 @@ impl Resolver {
         };
         // Of two origins the one that is asked now may have asked the upstream before the other.
         if standing.is_stale
-            && let Some(last) = asked.and_then(AskedTag::last)
+            && let Some(asked) = asked
+            && let Some(last) = asked.last()
             && last.age() <= standing.age
             && let Some(manifest) = self.local(repo, &last.digest).await
         {
+            let standing = Standing {
+                age: last.age(),
+                is_stale: true,
+            };
+            self.learn_tag(repo, asked, (&manifest, standing), Instant::now());
             return Ok(Resolved::at(manifest, Served::Stale, last));
         }
         if let Some(asked) = asked {
@@ -134,13 +139,10 @@ impl Resolver {
     ) {
         let pointed = Pointed {
             digest: manifest.digest,
-            // What is stale already is good for nobody else without a question.
-            asked: if standing.is_stale {
-                Asked::Before(clock::now())
-            } else {
-                Asked::At(since)
-            },
+            // What is stale is so for others too, who need not ask for that again at once.
+            asked: Asked::At(since),
             age_then: standing.age,
+            is_stale: standing.is_stale,
         };
         self.names.put_tag(repo, asked.tag, pointed, asked.moment);
     }

@@ -285,6 +285,34 @@ async fn what_the_origin_holds_is_served_and_as_old_as_it_is() {
 }
 
 #[tokio::test]
+async fn what_the_origin_calls_stale_is_not_asked_for_with_each_pull() {
+    let upstream = ScriptedUpstream::start().await;
+    let image = manifest("a");
+    upstream.put_manifest("org/app", "1", &image);
+    let origin = Through::start_with(&upstream, "upstreams.tags_fresh_for=0s").await;
+    let cache = TempDir::new().unwrap();
+    let path = "/v2/hub/org/app/manifests/1";
+    let edge = origin
+        .edge(cache.path(), &["upstreams.tags_fresh_for=1h"])
+        .await;
+    edge.get(path).await.is(200, &image, "fwd=miss");
+    edge.stop().await;
+    // One that has it from before asks for it again, once.
+    let edge = origin
+        .edge(cache.path(), &["upstreams.tags_fresh_for=1h"])
+        .await;
+    upstream.behave(Behaviour::Status(500));
+    for _ in 0..5 {
+        let answer = edge.get(path).await;
+        answer.is(200, &image, "fwd=stale; detail=origin-unreachable");
+        assert!(answer.headers.contains_key("warning"));
+    }
+    let questions = "outport_edge_upstream_questions_total{upstream=\"hub\"}";
+    assert_eq!(edge.metric(questions), Some(1.0));
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn an_origin_that_hangs_is_not_waited_for() {
     let origin = ScriptedOrigin::start().await;
     let cache = TempDir::new().unwrap();
