@@ -47,6 +47,8 @@ pub struct Resolver {
     hosted: Coalesce<RepoName, Result<bool, OriginError>>,
     refreshes: Coalesce<(RepoName, Reference), ()>,
     absent: Absent,
+    /// Tags that could not be asked for a moment ago, because they are refused.
+    refused: Absent,
     /// The largest manifest that is kept, in bytes.
     manifest_bytes_max: u64,
 }
@@ -92,6 +94,7 @@ impl Resolver {
             hosted: Coalesce::new(tasks.clone()),
             refreshes: Coalesce::new(tasks.clone()),
             absent: Absent::new(absent_for),
+            refused: Absent::new(absent_for),
             manifest_bytes_max,
         }
     }
@@ -149,8 +152,9 @@ impl Resolver {
         tag: Option<(&Tag, Policy)>,
     ) -> Result<Resolved, OriginError> {
         let registry = self.registries.of(repo);
-        if registry.is_resting_for(repo)
-            && let Some((tag, policy)) = tag
+        if let Some((tag, policy)) = tag
+            && (registry.is_resting_for(repo)
+                || self.refused.has(repo, Name::Manifest(reference.clone())))
             && let Some(resolved) = self.last(repo, tag, policy).await
         {
             return Ok(resolved);
@@ -366,7 +370,9 @@ impl Resolver {
             Reference::Digest(digest) => self.names.drop_link(manifest_key(repo, digest)).await,
         }
         self.manifests.supersede(&(repo.clone(), reference.clone()));
-        self.absent.drop(repo, Name::Manifest(reference.clone()));
+        let name = Name::Manifest(reference.clone());
+        self.absent.drop(repo, name.clone());
+        self.refused.drop(repo, name);
     }
 
     /// Takes note that a repository does not have a blob, if that is an upstream's word.

@@ -1,6 +1,6 @@
-//! What upstreams said, a moment ago, that they do not have.
+//! What upstreams said, a moment ago, that they do not have, or that is not to be had from them.
 //!
-//! Invariants: only what an upstream itself denied is in here, for seconds, by the repository that it was asked of: so what
+//! Invariants: only what an upstream itself answered for is in here, for seconds, by the repository that it was asked of: so what
 //! one credential does not show is not hidden from another. What is hosted is never: it may be pushed at any moment,
 //! anywhere.
 
@@ -15,7 +15,7 @@ use outport_core::short_memory::short_memory;
 #[derive(Clone, Debug)]
 pub(super) struct Absent(Option<Cache<(RepoName, Name), ()>>);
 
-/// What a repository does not have.
+/// What a repository does not have, or does not give.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Name {
     /// A manifest.

@@ -159,6 +159,9 @@ impl Resolver {
             && let Some(manifest) = held
             && let Some(last) = asked.and_then(AskedTag::last)
         {
+            if error.is_refusal() && self.registries.upstream(repo).is_some() {
+                self.refused.put(repo, Name::Manifest(reference.clone()));
+            }
             tracing::debug!(repo = %repo, reference = %reference, error = %error, "answering from the last known tag");
             return Ok(Resolved::at(manifest, Served::Stale, last));
         }

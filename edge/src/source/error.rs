@@ -94,6 +94,17 @@ impl OriginError {
         }
     }
 
+    /// Whether somebody answered, and not with what was asked for: that is not going to be otherwise in a moment, and no
+    /// breaker minds it.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Denied(_) | Self::Nonsense(_) => true,
+            Self::Sick(status) => status.is_client_error(),
+            Self::Token(error) => error.is_no(),
+            _ => false,
+        }
+    }
+
     /// Whether it said that there are no such bytes.
     pub fn is_out_of_range(&self) -> bool {
         // An upstream, or where it sends, says it in a way that is nobody's answer.

@@ -47,7 +47,7 @@ fn lying(_: &Method) -> Response<Body> {
 
 #[tokio::test]
 async fn what_is_no_manifest_does_not_become_the_tag() {
-    let rig = Rig::new(&[]).await;
+    let rig = Rig::new(&["upstreams.absent_for=0s"]).await;
     let good = manifest("good");
     rig.upstream.put_manifest("org/app", "1", &good);
     let path = "/v2/hub/org/app/manifests/1";
@@ -81,7 +81,7 @@ async fn what_is_no_manifest_does_not_become_the_tag() {
 
 #[tokio::test]
 async fn a_page_that_says_that_nothing_is_here_is_no_word_of_the_registry() {
-    let rig = Rig::new(&[]).await;
+    let rig = Rig::new(&["upstreams.absent_for=0s"]).await;
     let good = manifest("good");
     rig.upstream.put_manifest("org/app", "1", &good);
     let path = "/v2/hub/org/app/manifests/1";

@@ -247,7 +247,7 @@ async fn nobody_is_led_into_the_network_that_the_edge_is_in() {
 
 #[tokio::test]
 async fn what_is_here_is_served_whatever_ails_the_upstream() {
-    let rig = Rig::new(&[]).await;
+    let rig = Rig::new(&["upstreams.absent_for=0s"]).await;
     rig.upstream.ask_for_tokens(None);
     let (image, blob) = (manifest("a"), content(50_000, 5));
     rig.upstream.put_manifest("org/app", "1", &image);
@@ -320,6 +320,42 @@ async fn a_sick_upstream_is_not_waited_for() {
         );
     }
     assert_eq!(rig.upstream.seen("/").len(), before);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_refused_is_not_asked_for_with_each_pull() {
+    let rig = Rig::new(&["upstreams.absent_for=1h"]).await;
+    rig.upstream.ask_for_tokens(None);
+    let image = manifest("a");
+    for (number, behaviour) in [
+        Behaviour::Status(400),
+        Behaviour::Status(401),
+        Behaviour::Status(403),
+        Behaviour::NoToken(403),
+        Behaviour::Sorry,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let app = format!("app-{number}");
+        rig.upstream.behave(Behaviour::Well);
+        rig.upstream.put_manifest(&app, "1", &image);
+        let path = format!("/v2/hub/{app}/manifests/1");
+        rig.edge.get(&path).await.is(200, &image, "fwd=miss");
+        rig.upstream.behave(behaviour);
+        let mut asked = None;
+        for _ in 0..5 {
+            let answer = rig.edge.get(&path).await;
+            answer.is(200, &image, "fwd=stale; detail=origin-unreachable");
+            let seen = rig.upstream.seen("/").len();
+            assert_eq!(*asked.get_or_insert(seen), seen, "{behaviour:?}");
+        }
+        // Until somebody wants it anew.
+        let purge = format!("/purge?image=hub/{app}:1");
+        assert_eq!(rig.edge.operate(Method::POST, &purge).await.status, 204);
+        assert_ne!(rig.edge.get(&path).await.status, 200);
+    }
     rig.edge.stop().await;
 }
 
