@@ -149,7 +149,8 @@ impl Origin {
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) if !is_redirected => {
                 OriginError::Denied(status)
             }
-            StatusCode::TOO_MANY_REQUESTS => {
+            // Where it sends may have had enough, which is no word of its own.
+            StatusCode::TOO_MANY_REQUESTS if !is_redirected => {
                 let wait = retry_after(response.headers(), clock::now());
                 self.0.health.rest(wait);
                 OriginError::Limited(wait)
@@ -192,10 +193,13 @@ fn outcome(answer: &Result<Response<Body>, UpstreamError>) -> Option<Outcome> {
             let is_redirected = response.extensions().get::<Redirected>().is_some();
             let status = response.status();
             // One that answers at all may be unable to for this one repository, or where it sends may be.
-            return Some(match status.is_server_error() {
-                true if !is_redirected && is_away(status) => Outcome::Silence,
-                true => Outcome::Trouble,
-                false => Outcome::Answer,
+            let is_too_much = status == StatusCode::TOO_MANY_REQUESTS;
+            return Some(if is_away(status) && !is_redirected {
+                Outcome::Silence
+            } else if status.is_server_error() || (is_too_much && is_redirected) {
+                Outcome::Trouble
+            } else {
+                Outcome::Answer
             });
         }
         Err(error) => error,

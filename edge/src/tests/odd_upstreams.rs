@@ -201,6 +201,35 @@ async fn a_silent_upstream_is_found_out_while_all_its_requests_are_taken() {
 }
 
 #[tokio::test]
+async fn that_elsewhere_is_asked_too_often_is_the_business_of_one_image() {
+    let elsewhere = ScriptedUpstream::start().await;
+    elsewhere.script("/", |_| {
+        let mut response = answer(429, None, "");
+        let headers = response.headers_mut();
+        headers.insert("retry-after", "3600".parse().unwrap());
+        response
+    });
+    let rig = Rig::new(&["upstreams.max_rest=1m", "upstreams.min_rest=1m"]).await;
+    let (blob, good) = (content(1000, 1), manifest("good"));
+    rig.upstream.put_manifest("app", "1", &good);
+    rig.upstream
+        .redirect_blobs(&format!("http://{}/x", elsewhere.address));
+    for seed in 1..5 {
+        let path = blob_path("hub/org/app", &content(1000, seed));
+        assert_eq!(rig.edge.get(&path).await.status, 503);
+    }
+    let answer = rig.edge.get("/v2/hub/app/manifests/1").await;
+    assert_eq!(answer.body, Some(good));
+    // Which is left alone itself.
+    let asked = rig.upstream.seen("/blobs/").len();
+    let path = blob_path("hub/org/app", &blob);
+    let answer = rig.edge.get(&path).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(rig.upstream.seen("/blobs/").len(), asked);
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
 async fn lists_that_nobody_has_keep_no_image_away() {
     let rig = Rig::new(&["upstreams.max_rest=1m", "upstreams.min_rest=1m"]).await;
     let good = manifest("good");
