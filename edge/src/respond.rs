@@ -140,12 +140,16 @@ fn refused(refusal: &Refusal, route: &Route) -> Response<Body> {
         response.headers_mut().insert(CONTENT_LENGTH, length);
         response
     } else if refusal.status == StatusCode::NOT_FOUND && refusal.body.is_empty() {
-        let code = match route {
-            Route::FetchManifest { .. } => ErrorCode::ManifestUnknown,
-            Route::ListTags { .. } | Route::ListReferrers { .. } => ErrorCode::NameUnknown,
-            _ => ErrorCode::BlobUnknown,
+        let error = match route {
+            Route::FetchManifest { .. } => ErrorCode::ManifestUnknown.into(),
+            Route::ListTags { .. } => ErrorCode::NameUnknown.into(),
+            // Clients that hear that there is no such repository do not look for the tags that stand for referrers.
+            Route::ListReferrers { .. } => {
+                ApiError::new(ErrorCode::NotFound).with_message("the upstream lists no referrers")
+            }
+            _ => ErrorCode::BlobUnknown.into(),
         };
-        error_response(&code.into())
+        error_response(&error)
     } else {
         error_response(&code(refusal.status).into())
     };

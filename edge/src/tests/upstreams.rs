@@ -428,6 +428,15 @@ async fn lists_go_on_here_and_nothing_is_pushed() {
         rig.upstream.seen("tags/list")[0].target,
         "/v2/org/app/tags/list?n=1"
     );
+    let referrers = format!("/v2/hub/org/app/referrers/{}", sha256(b"anything"));
+    for (path, expected) in [
+        (referrers.as_str(), "UNSUPPORTED"),
+        ("/v2/hub/org/none/tags/list", "NAME_UNKNOWN"),
+    ] {
+        let answer = rig.edge.get(path).await;
+        assert_eq!(answer.status, 404, "{path}");
+        assert_eq!(code(&answer), expected, "{path}");
+    }
     let begun = rig
         .edge
         .begin(Method::POST, "/v2/hub/org/app/blobs/uploads/", &[])
