@@ -310,10 +310,13 @@ impl Origin {
     pub async fn list(
         &self,
         about: &About,
-        request: Request<Body>,
+        (request, progress): (Request<Body>, &Progress),
         bytes_max: u64,
     ) -> Result<(HeaderMap, Bytes), OriginError> {
-        let errand = &about.clone().asked();
+        let errand = &Errand {
+            about: about.clone(),
+            progress: progress.clone(),
+        };
         self.in_question_time(errand, async {
             let response = self.answer(errand, request).await?;
             let is_redirected = response.extensions().get::<Redirected>().is_some();

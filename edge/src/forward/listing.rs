@@ -4,16 +4,15 @@
 //! upstream's own query, which may be anything. Nothing else that it says is passed on. Failure: what was said last is
 //! answered when the upstream cannot be asked, or takes its time.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LINK};
 use http::{HeaderMap, Request, Response, Uri};
 use outport_core::body::Body;
+use outport_core::net::client::Progress;
 use outport_core::oci::media::{JSON, OCI_INDEX};
 use outport_core::oci::reference::RepoName;
 use outport_core::oci::route::Route;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::resolve::Resolver;
 use crate::resolve::lists::{LIST_BYTES_MAX, List};
@@ -44,17 +43,20 @@ pub async fn listing(
     let question = Question::new(resolver, route, asked)?;
     let (upstream, is_referrers) = (question.upstream.clone(), question.is_referrers);
     let (key, path) = (question.key(), question.path_here(asked));
-    let asking = resolver.lists().ask(key.clone(), || {
+    let began = Instant::now();
+    let limit = upstream.answer_timeout();
+    let patience = upstream.patience(&question.local).unwrap_or([limit; 2]);
+    let mut asking = resolver.lists().join(key.clone(), |progress| {
         let (resolver, key) = (resolver.clone(), key.clone());
-        async move { question.ask(&resolver, &key).await }
+        async move { question.ask(&resolver, &key, &progress).await }
     });
-    let mut asking = Box::pin(asking);
-    let patience = upstream.tags().stale_after.unwrap_or(Duration::MAX);
-    let told = match timeout(patience, &mut asking).await {
-        Ok(told) => told,
-        Err(_elapsed) => match resolver.kept_list(&key, &upstream).await {
+    let told = match asking.answer_in_steps(patience).await {
+        Some(told) => told,
+        None => match resolver.kept_list(&key, &upstream).await {
             Some(list) => return answer(list, (&path, is_referrers), Served::Stale),
-            None => upstream.in_time(asking).await?,
+            None => timeout_at(began + limit, asking.answer())
+                .await
+                .or(Err(OriginError::Slow(limit)))?,
         },
     };
     match told.0.unwrap_or(Err(OriginError::Ending)) {
@@ -147,13 +149,19 @@ impl Question {
     }
 
     /// Asks for the list and keeps it; none when there is no such list.
-    async fn ask(&self, resolver: &Resolver, key: &str) -> Result<Option<List>, OriginError> {
+    async fn ask(
+        &self,
+        resolver: &Resolver,
+        key: &str,
+        progress: &Progress,
+    ) -> Result<Option<List>, OriginError> {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = self
             .target
             .parse()
             .or(Err(OriginError::Nonsense("a path that cannot be written")))?;
-        let asking = self.upstream.list(&self.about, request, LIST_BYTES_MAX);
+        let asked = (request, progress);
+        let asking = self.upstream.list(&self.about, asked, LIST_BYTES_MAX);
         let told = Box::pin(asking).await;
         let list = match told.and_then(|told| read(told, self.is_referrers)) {
             Ok(list) => Some(list),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use http::Request;
 use outport_core::body::Body;
+use outport_core::net::client::Progress;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::Route;
 use tokio::time::{Instant, timeout};
@@ -134,7 +135,8 @@ impl Resolver {
             .parse()
             .or(Err(OriginError::Nonsense("a path that cannot be written")))?;
         let about = About::new(repo.clone(), Part::Tags);
-        let list = self.origin().list(&about, request, ANSWER_BYTES_MAX).await;
+        let question = (request, &Progress::new());
+        let list = self.origin().list(&about, question, ANSWER_BYTES_MAX).await;
         match list {
             Ok(_) => {
                 self.names.put_hosted(repo);

@@ -230,6 +230,17 @@ async fn that_elsewhere_is_asked_too_often_is_the_business_of_one_image() {
 }
 
 #[tokio::test]
+async fn a_list_is_not_waited_for_longer_than_anything_else() {
+    let set = ["upstreams.answer_timeout=1s", "upstreams.stale_after=900ms"];
+    let rig = Rig::new(&set).await;
+    rig.upstream.delay("/tags/list", super::PATIENCE);
+    let (answer, took) = rig.timed("/v2/hub/org/app/tags/list").await;
+    assert_eq!(answer.status, 503);
+    assert!(took < Duration::from_millis(1800), "{took:?}");
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
 async fn lists_that_nobody_has_keep_no_image_away() {
     let rig = Rig::new(&["upstreams.max_rest=1m", "upstreams.min_rest=1m"]).await;
     let good = manifest("good");
