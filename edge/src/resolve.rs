@@ -45,7 +45,7 @@ pub struct Resolver {
     links: Coalesce<LinkKey, Result<Link, OriginError>>,
     lists: Coalesce<String, Result<Option<List>, OriginError>>,
     hosted: Coalesce<RepoName, Result<bool, OriginError>>,
-    refreshes: Coalesce<(RepoName, Reference), ()>,
+    refreshes: Coalesce<String, ()>,
     absent: Absent,
     /// Tags that could not be asked for a moment ago, because they are refused.
     refused: Absent,

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, HOST, HeaderName, HeaderValue, WARNING};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, Uri};
 use http_body::Body as _;
 use outport_core::access::Caller;
 use outport_core::body::Body;
 use outport_core::net::respond::{Note, error_response, small};
 use outport_core::oci::error::{ApiError, ErrorCode};
 use outport_core::oci::media::JSON;
+use outport_core::oci::reference::RepoName;
 use outport_core::oci::route::{Route, Routed};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Instant, timeout_at};
@@ -200,10 +201,8 @@ impl Service {
             let whose = resolver.whose(repo, registry, registry.tags().stale_after);
             match whose.await {
                 Whose::UpstreamSoFar => {
-                    if let Route::FetchManifest { reference, .. } = upstream
-                        && let Some(kept) = self.kept(upstream, &head).await
-                    {
-                        resolver.refresh(repo, there.clone(), reference.clone());
+                    if let Some(kept) = self.kept(upstream, &head).await {
+                        self.refresh(repo, upstream, &head.uri);
                         return Ok(kept);
                     }
                     resolver.whose(repo, registry, None).await
@@ -261,6 +260,27 @@ impl Service {
             }
         }
         answer.await
+    }
+
+    /// Has what was answered with as it is here asked for when the origin has said whose it is.
+    fn refresh(&self, hosted: &RepoName, upstream: &Route, asked: &Uri) {
+        let key = format!("{} {asked}", upstream.to_uri());
+        let resolver = &self.0.resolver;
+        resolver.refresh(hosted, key, || {
+            let (resolver, route, asked) = (resolver.clone(), upstream.clone(), asked.clone());
+            Box::pin(async move {
+                if let Route::FetchManifest {
+                    repository,
+                    reference,
+                    ..
+                } = &route
+                {
+                    drop(resolver.manifest(repository, reference).await);
+                } else {
+                    drop(listing(&resolver, &route, &asked).await);
+                }
+            })
+        });
     }
 
     /// Answers with what is here of an upstream, without asking anybody.

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use http::Request;
 use outport_core::body::Body;
 use outport_core::net::client::Progress;
@@ -93,19 +92,20 @@ impl Resolver {
         }
     }
 
-    /// Has a tag of the default upstream asked for when the origin has said whose it is.
-    pub fn refresh(&self, hosted: &RepoName, there: RepoName, reference: Reference) {
-        let key = (there, reference);
-        let refresh = || {
-            let (resolver, hosted, key) = (self.clone(), hosted.clone(), key.clone());
+    /// Has what is called `key` asked for by `ask` when the origin has said that it is of the default upstream.
+    pub fn refresh<F>(&self, hosted: &RepoName, key: String, ask: impl FnOnce() -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // It goes on by itself from here.
+        drop(self.refreshes.join(key, |_| {
+            let (resolver, hosted, asked) = (self.clone(), hosted.clone(), ask());
             async move {
                 if matches!(resolver.question(&hosted).await, Ok(false)) {
-                    drop(Box::pin(resolver.manifest(&key.0, &key.1)).await);
+                    asked.await;
                 }
             }
-        };
-        // It goes on by itself from here.
-        Box::pin(self.refreshes.ask(key.clone(), refresh)).now_or_never();
+        }));
     }
 
     /// Asks the origin whether it knows a repository, together with all who ask.

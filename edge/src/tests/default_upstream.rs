@@ -154,13 +154,25 @@ async fn nobody_waits_for_a_silent_origin_whose_word_is_known() {
     rig.upstream.put_manifest("org/app", "1", &image);
     let tag = "/v2/org/app/manifests/1";
     rig.edge.get(tag).await.is(200, &image, "fwd=miss");
-    let _held = rig.origin.hold(Method::GET, "/v2/org/app/tags/list");
+    let tags = "/v2/org/app/tags/list";
+    let [before, after] =
+        ["1", "2"].map(|tag| Bytes::from(format!("{{\"name\":\"org/app\",\"tags\":[\"{tag}\"]}}")));
+    rig.upstream.put_list(tags, &before, "");
+    assert_eq!(rig.edge.get(tags).await.body, Some(before.clone()));
+    rig.upstream.put_list(tags, &after, "");
+    let held = rig.origin.hold(Method::GET, tags);
     let by_digest = format!("/v2/org/app/manifests/{}", sha256(&image));
-    for path in [by_digest.as_str(), tag] {
+    for (path, expected) in [(by_digest.as_str(), &image), (tag, &image), (tags, &before)] {
         let began = Instant::now();
-        assert_eq!(rig.edge.get(path).await.body, Some(image.clone()));
+        assert_eq!(rig.edge.get(path).await.body.as_ref(), Some(expected));
         let took = began.elapsed();
         assert!(took < STALE_MAX, "{path}: {took:?}");
+    }
+    // What is here is asked for when the origin has spoken.
+    let asked = rig.upstream.count("GET", tags);
+    held.release();
+    while rig.upstream.count("GET", tags) == asked {
+        tokio::task::yield_now().await;
     }
     rig.edge.stop().await;
 }
