@@ -64,6 +64,11 @@ impl From<OriginError> for ApiError {
                 "not cached here, and the origin cannot answer",
                 Some(ORIGIN_RETRY),
             ),
+            OriginError::Later(wait) => (
+                ErrorCode::Unavailable,
+                "not cached here, and the origin cannot answer",
+                Some(*wait),
+            ),
             OriginError::Denied(_) | OriginError::Token(_) if is_no(&error) => (
                 ErrorCode::Denied,
                 "the upstream does not let this be pulled",

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use outport_core::access::Access;
 use outport_core::body::Body;
@@ -154,6 +154,13 @@ impl Origin {
                 let wait = retry_after(response.headers(), clock::now());
                 self.0.health.rest(wait);
                 OriginError::Limited(wait)
+            }
+            // The origin knows how long whoever it asks is to be left alone.
+            StatusCode::SERVICE_UNAVAILABLE
+                if matches!(self.0.peer, Peer::Through(..))
+                    && response.headers().contains_key(RETRY_AFTER) =>
+            {
+                OriginError::Later(retry_after(response.headers(), clock::now()))
             }
             status => OriginError::Sick(status),
         }

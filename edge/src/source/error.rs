@@ -43,6 +43,9 @@ pub enum OriginError {
     /// Its quota is used up.
     #[error("the upstream's quota is used up, next try in {0:?}")]
     Limited(Duration),
+    /// It asks to be asked again later, because of whom it asks.
+    #[error("origin cannot answer before {0:?}")]
+    Later(Duration),
     /// The configuration does not let it be asked for this.
     #[error("not to be had from this upstream, by configuration")]
     Forbidden,
@@ -85,6 +88,7 @@ impl OriginError {
             | Self::Denied(_)
             | Self::Token(_)
             | Self::Limited(_)
+            | Self::Later(_)
             | Self::Nonsense(_) => true,
             Self::Refused(_)
             | Self::Forbidden

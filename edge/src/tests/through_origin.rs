@@ -313,6 +313,19 @@ async fn what_the_origin_calls_stale_is_not_asked_for_with_each_pull() {
 }
 
 #[tokio::test]
+async fn clients_hear_for_how_long_an_upstream_is_to_be_left_alone() {
+    let upstream = ScriptedUpstream::start().await;
+    upstream.behave(Behaviour::Status(429));
+    let origin = Through::start(&upstream).await;
+    let cache = TempDir::new().unwrap();
+    let edge = origin.edge(cache.path(), &[]).await;
+    let answer = edge.get("/v2/hub/org/app/manifests/1").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.header("retry-after"), "7");
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn an_origin_that_hangs_is_not_waited_for() {
     let origin = ScriptedOrigin::start().await;
     let cache = TempDir::new().unwrap();
