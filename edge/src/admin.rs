@@ -1,7 +1,7 @@
 //! What an operator asks of a running edge, on its admin listener.
 //!
 //! `GET`, `POST` and `DELETE /pins?image=NAME`: what is never evicted. `GET /pins` and `GET /pins/images`: all of that, and for
-//! which images. `POST /purge?image=NAME`: a tag is asked for anew. `GET`, `PUT` and `DELETE /frozen`: whether the tags of
+//! which images. `POST /purge?image=NAME`: a tag is asked for anew, unless it is frozen. `GET`, `PUT` and `DELETE /frozen`: whether the tags of
 //! upstreams stay where they are.
 //!
 //! Invariants: an image is called as a client calls it, by tag or digest. A pin is of what a tag points at when it is pinned,
@@ -64,12 +64,7 @@ impl Operations {
             ("/pins", &Method::POST) => self.pin(&self.image(&named(uri)?).await?).await,
             ("/pins", &Method::DELETE) => self.unpin(&named(uri)?).await,
             ("/pins/images", &Method::GET) => Ok(list(&self.resolver.cache().pinned_images())),
-            ("/purge", &Method::POST) => {
-                for Image { repo, reference } in self.images(&named(uri)?)? {
-                    self.resolver.forget_manifest(&repo, &reference).await;
-                }
-                Ok(done())
-            }
+            ("/purge", &Method::POST) => self.purge(&named(uri)?).await,
             ("/frozen", &Method::GET) => {
                 let is_frozen = self.resolver.registries().frozen().is_set();
                 Ok(json(is_frozen.to_string()))
@@ -179,6 +174,24 @@ impl Operations {
             .map_err(|error| ApiError::new(ErrorCode::Internal).with_source(error))?
             .ok_or_else(not_pinned)?;
         Ok(list(&released))
+    }
+
+    /// Has an image asked for anew. Not a tag that is to stay where it is: it would move to where it points now.
+    async fn purge(&self, text: &str) -> Result<Response<Body>, ApiError> {
+        let registries = self.resolver.registries();
+        let stays = |image: &Image| {
+            let is_tag = matches!(image.reference, Reference::Tag(_));
+            is_tag && registries.frozen().is_set() && registries.upstream(&image.repo).is_some()
+        };
+        let (frozen, images): (Vec<_>, Vec<_>) = self.images(text)?.into_iter().partition(stays);
+        if images.is_empty() && !frozen.is_empty() {
+            return Err(ApiError::new(ErrorCode::PreconditionFailed)
+                .with_message("the tags of upstreams are frozen: DELETE /frozen first"));
+        }
+        for Image { repo, reference } in images {
+            self.resolver.purge_manifest(&repo, &reference).await;
+        }
+        Ok(done())
     }
 
     async fn freeze(&self, is_frozen: bool) -> Result<Response<Body>, ApiError> {

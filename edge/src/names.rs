@@ -363,6 +363,11 @@ impl Names {
         self.queue(Change::PutList(path.to_owned(), listed));
     }
 
+    /// Makes durable what has been changed and waited for.
+    pub async fn make_durable(&self) {
+        make_durable(Arc::clone(&self.0.file)).await;
+    }
+
     /// Writes a change down some time; when too many wait it is left out, and asked for again after a restart. Returns whether
     /// it is not.
     fn queue(&self, change: Change) -> bool {
@@ -436,6 +441,15 @@ fn mark_unwritten(links: &Links, key: &LinkKey) {
         }
     });
     drop(entry);
+}
+
+async fn make_durable(file: Arc<NamesFile>) {
+    blocking(move || {
+        if let Err(error) = file.flush() {
+            tracing::warn!(error = %error, "names of the cache not made durable");
+        }
+    })
+    .await;
 }
 
 /// Runs what blocks where it may; none when the runtime ends.
@@ -561,6 +575,36 @@ mod tests {
         assert_eq!(opened.names.link(&all[0]).await, Some(link()));
         assert_eq!(opened.names.link(&all[1]).await, Some(link()));
         assert_eq!(opened.names.link(&all[2]).await, None);
+        opened.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_was_made_durable_outlives_a_crash() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, left] = ["names", "left"].map(|name| directory.path().join(name));
+        let (repo, tag): (RepoName, Tag) = ("a/b".parse().unwrap(), "v1".parse().unwrap());
+        let opened = Opened::new(&path);
+        let moment = opened.names.moment_of_tag(&repo, &tag);
+        let pointed = Pointed {
+            digest: key("a", 1).digest,
+            asked: Asked::At(Instant::now()),
+            age_then: Duration::ZERO,
+            is_stale: false,
+        };
+        opened.names.put_tag(&repo, &tag, pointed, moment);
+        // Behind it, so that it is written.
+        opened.names.drop_link(key("a/b", 2)).await;
+        opened.names.make_durable().await;
+        for expected in [Some(pointed.digest), None] {
+            // As a crash would leave it.
+            std::fs::copy(&path, &left).unwrap();
+            let after = Opened::new(&left);
+            let found = after.names.tag(&repo, &tag).await;
+            assert_eq!(found.map(|found| found.digest), expected);
+            after.close().await;
+            opened.names.drop_tag(&repo, &tag).await;
+            opened.names.make_durable().await;
+        }
         opened.close().await;
     }
 

@@ -375,6 +375,12 @@ impl Resolver {
         self.refused.drop(repo, name);
     }
 
+    /// Forgets a tag, or a link to a manifest, so that it is asked for anew, also after a crash.
+    pub async fn purge_manifest(&self, repo: &RepoName, reference: &Reference) {
+        self.forget_manifest(repo, reference).await;
+        self.names.make_durable().await;
+    }
+
     /// Takes note that a repository does not have a blob, if that is an upstream's word.
     pub fn note_absent_blob(&self, repo: &RepoName, digest: &Digest) {
         if self.registries.upstream(repo).is_some() {

@@ -456,6 +456,9 @@ async fn a_frozen_tag_stays_when_its_manifest_is_gone_from_here() {
     assert_eq!(rig.edge.get(path).await.body, Some(good.clone()));
     assert_eq!(rig.edge.operate(Method::PUT, "/frozen").await.status, 204);
     rig.upstream.put_manifest("org/app", "1", &bad);
+    let purge = "/purge?image=hub/org/app:1";
+    assert_eq!(rig.edge.operate(Method::POST, purge).await.status, 412);
+    assert_eq!(rig.edge.get(path).await.body, Some(good.clone()));
     // As when it has been evicted.
     rig.edge.cache.forget(&sha256(&good)).await;
     assert_eq!(rig.edge.get(path).await.body, Some(good.clone()));

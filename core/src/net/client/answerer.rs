@@ -59,7 +59,7 @@ impl Answerer {
 
 impl PartialEq for Answerer {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.client.0, &other.client.0) && self.index == other.index
+        Arc::ptr_eq(&self.client.inner, &other.client.inner) && self.index == other.index
     }
 }
 
