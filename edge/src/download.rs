@@ -218,7 +218,7 @@ impl Downloads {
     /// Says that the blob of a download is to be had through `repo` too, of another registry, unless that one has given wrong
     /// bytes so.
     pub fn offer(&self, download: &Download, repo: &RepoName) {
-        if !self.0.liars.has(&self.0.sources.upstream(repo)) {
+        if !self.0.liars.has(self.0.sources.upstream(repo)) {
             download.offers.make(repo);
         }
     }

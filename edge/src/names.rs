@@ -239,16 +239,17 @@ impl Names {
         })
     }
 
-    /// Remembers a link, and has it written down.
+    /// Remembers a link, and has it written down; to be called behind the fence.
     fn write_link(&self, key: LinkKey, link: Link) {
         let linked = Linked {
             link: link.clone(),
             is_written: true,
         };
-        // First: whoever leaves it out takes note of that.
+        // First: the writer takes note of what it leaves out.
         self.0.links.insert(key.clone(), Some(linked));
-        if !self.queue(Change::PutLink(key.clone(), link)) {
-            mark_unwritten(&self.0.links, &key);
+        if !self.queue(Change::PutLink(key.clone(), link.clone())) {
+            let is_written = false;
+            self.0.links.insert(key, Some(Linked { link, is_written }));
         }
     }
 

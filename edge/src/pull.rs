@@ -27,7 +27,7 @@ use crate::cache::Found;
 use crate::coalesce::Role;
 use crate::download::follower::follow;
 use crate::download::landing::Landing;
-use crate::download::{Download, Downloads, Head};
+use crate::download::{Download, Downloads, Giver, Head};
 use crate::metrics::SourceKind;
 use crate::resolve::{Resolved, Resolver};
 use crate::served::Served;
@@ -182,11 +182,7 @@ impl Pull {
         let deadline = Instant::now() + registry.answer_timeout();
         let mut may_ask_anew = true;
         for _ in 0..ATTEMPTS_MAX {
-            let is_here = self.resolver.cache().has(digest);
-            if !is_here && !self.downloads.is_running(digest) && !self.resolver.cache().may_fill() {
-                return self.pass(wanted).await;
-            }
-            if is_here && self.needs_more_than_a_link(repo, digest).await {
+            if self.must_pass(wanted).await {
                 return self.pass(wanted).await;
             }
             let (mut download, role) = self.downloads.follow(digest, repo, wanted.reach);
@@ -206,24 +202,10 @@ impl Pull {
             }
             let rest = deadline.saturating_duration_since(Instant::now());
             match download.head(rest).await {
-                // What another registry says of it is wrong, or its own word is: not to be found out by who asks here.
-                Head::Landing(landing, _) if size.is_some_and(|size| size != landing.size()) => {
-                    return self.pass(wanted).await;
-                }
                 Head::Landing(landing, giver) => {
-                    // It came in since.
-                    if giver.kind == SourceKind::Disk
-                        && self.needs_more_than_a_link(repo, digest).await
-                    {
+                    let begun = (&landing, &giver, size);
+                    if !self.may_follow(wanted, begun, deadline).await? {
                         return self.pass(wanted).await;
-                    }
-                    // Who began it may have been answered through what another offered.
-                    if size.is_none() && !giver.shows_link_of(repo) {
-                        let rest = deadline.saturating_duration_since(Instant::now());
-                        let linked = timeout(rest, self.linked_size(repo, digest)).await;
-                        if linked.unwrap_or(Err(OriginError::Slow(rest)))? != landing.size() {
-                            return self.pass(wanted).await;
-                        }
                     }
                     let response = self.following(wanted, &landing, &download);
                     let served = match (role, giver.kind) {
@@ -257,6 +239,42 @@ impl Pull {
             }
         }
         Err(OriginError::Busy)
+    }
+
+    /// Whether a blob has to go past the cache: the disk takes none now, or it is here and not to be given for the repository yet.
+    async fn must_pass(&self, wanted: Wanted<'_>) -> bool {
+        let Wanted { repo, digest, .. } = wanted;
+        let cache = self.resolver.cache();
+        if cache.has(digest) {
+            return self.needs_more_than_a_link(repo, digest).await;
+        }
+        !self.downloads.is_running(digest) && !cache.may_fill()
+    }
+
+    /// Whether a blob that comes in is what is wanted; `size` is what the repository links, if that was asked already.
+    async fn may_follow(
+        &self,
+        wanted: Wanted<'_>,
+        (landing, giver, size): (&Landing, &Giver, Option<u64>),
+        deadline: Instant,
+    ) -> Result<bool, OriginError> {
+        let Wanted { repo, digest, .. } = wanted;
+        // It has come in since that was looked at.
+        if giver.kind == SourceKind::Disk && self.needs_more_than_a_link(repo, digest).await {
+            return Ok(false);
+        }
+        let size = match size {
+            Some(size) => size,
+            None if giver.shows_link_of(repo) => return Ok(true),
+            // Who began it may have been answered through what another offered.
+            None => {
+                let rest = deadline.saturating_duration_since(Instant::now());
+                let linked = timeout(rest, self.linked_size(repo, digest)).await;
+                linked.unwrap_or(Err(OriginError::Slow(rest)))?
+            }
+        };
+        // What another registry says of it is wrong, or its own word is: not to be found out by who asks here.
+        Ok(size == landing.size())
     }
 
     /// Whether a blob that is here is given for a repository only after its registry has brought it too.

@@ -125,10 +125,6 @@ pub const HOPS_MAX: u32 = 2;
 /// The largest blob that is believed in: 8 TiB, which file systems can still hold in a file.
 const BLOB_BYTES_MAX: u64 = 8 << 40;
 
-/// How long a blob may at least take to begin: some registries fetch it themselves first. To give it up sooner, again and again,
-/// would be never to get it, and whoever has it is not away.
-const DOWNLOAD_TIMEOUT_MIN: Duration = Duration::from_secs(10);
-
 /// The digest of what an answer brings or is about.
 pub const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -385,7 +381,7 @@ impl Origin {
         told: HeaderMap,
     ) -> Result<IncomingBlob, OriginError> {
         let errand = About::content(self.remote(repo)?).asked();
-        let asking = self.fetch_blob(&errand, digest, span, told);
+        let asking = Box::pin(self.fetch_blob(&errand, digest, span, told));
         match patience {
             Patience::Client => self.in_download_time(&errand, asking).await,
             Patience::Download => asking.await,
@@ -454,18 +450,6 @@ impl Origin {
         question: impl Future<Output = Result<T, OriginError>>,
     ) -> Result<T, OriginError> {
         self.within(self.0.config.tags.question_timeout, errand, question)
-            .await
-    }
-
-    /// Bounds how long the head of a blob may take that a download asks for first. Clients do not wait as long: the answer is for
-    /// when they come again.
-    async fn in_download_time<T>(
-        &self,
-        errand: &Errand,
-        question: impl Future<Output = Result<T, OriginError>>,
-    ) -> Result<T, OriginError> {
-        let limit = self.0.config.tags.question_timeout;
-        self.within(limit.max(DOWNLOAD_TIMEOUT_MIN), errand, question)
             .await
     }
 

@@ -114,7 +114,7 @@ async fn what_comes_in_behind_a_good_end_does_not_make_it_a_bad_one() {
     assert_eq!(cache.0.standing, Standing::Clean);
     assert!(!needs_verification(&cache, 0) && is_here(&cache, 0).await);
     assert!(!is_here(&cache, 2).await);
-    check(&cache, SystemTime::now() + Duration::from_hours(1)).await;
+    check(&cache, clock::now() + Duration::from_hours(1)).await;
     assert!(is_here(&cache, 3).await && needs_verification(&cache, 3));
 }
 

@@ -66,6 +66,16 @@ impl Attendance {
         drop(self.0.subscribe().wait_for(|counts| counts.now == 0).await);
     }
 
+    /// Waits until more have come than so many.
+    pub(super) async fn more_than(&self, before: usize) {
+        drop(
+            self.0
+                .subscribe()
+                .wait_for(|counts| counts.ever > before)
+                .await,
+        );
+    }
+
     /// Waits until somebody waits again.
     pub(super) async fn joined(&self) {
         drop(self.0.subscribe().wait_for(|counts| counts.now > 0).await);
@@ -116,6 +126,8 @@ mod tests {
         let third = attendance.enter().unwrap();
         assert_eq!(attendance.joined().now_or_never(), Some(()));
         assert_eq!(attendance.ever(), 2);
+        assert_eq!(attendance.more_than(2).now_or_never(), None);
+        assert_eq!(attendance.more_than(1).now_or_never(), Some(()));
         assert!(!attendance.close());
         drop(third);
         assert!(attendance.close());

@@ -184,7 +184,7 @@ impl Fill<'_> {
         };
         let writer = writer.until(self.parts.tasks.token());
         let (cache, digest) = (self.parts.cache.clone(), *self.digest);
-        let held = self.parts.tasks.hold("verify");
+        let counted = self.parts.tasks.hold("verify");
         let verified = blocking(move || {
             let outcome = writer.hash_rest();
             let is_sound = outcome.is_ok() && writer.finish().is_ok();
@@ -193,7 +193,7 @@ impl Fill<'_> {
             } else if !writer.is_cancelled() {
                 cache.condemn_file(&digest, &blob);
             }
-            drop(held);
+            drop(counted);
             outcome.map(|()| is_sound)
         });
         match verified.await {
@@ -252,7 +252,7 @@ impl Fill<'_> {
     /// Asks for the blob, which also shows that a repository links it: its own, or one that was offered.
     async fn start(&self) -> Result<Start, OriginError> {
         let ask = || self.ask(Span::From(0), Patience::Client);
-        let mut own = pin!(ask());
+        let mut own = pin!(self.ask_first(0));
         let overtaken = async {
             self.offers.made().await;
             sleep(OVERTAKE_AFTER).await;
@@ -284,7 +284,7 @@ impl Fill<'_> {
             return Ok(None);
         }
         if let Some(gap) = here.gap(0, size) {
-            return match self.ask(Span::From(gap.start), Patience::Client).await {
+            return match self.ask_first(gap.start).await {
                 Ok(answer) if answer.0.size == size => Ok(Some(Start::new(here, answer))),
                 Ok(_) | Err(OriginError::Nonsense(_)) => Ok(None),
                 Err(error) if error.is_out_of_range() => Ok(None),

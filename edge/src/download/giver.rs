@@ -6,6 +6,7 @@
 //! Invariant: of a download to which several registries gave bytes, those are blamed for wrong ones that were offered: else
 //! whoever lies would cut off those who do not. Their registry is offered to no download for a while.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use moka::sync::Cache;
 use outport_core::net::client::Answerer;
 use outport_core::oci::reference::RepoName;
 use outport_core::short_memory::short_memory;
+use tokio::time::sleep;
 
 use super::fill::Fill;
 use crate::metrics::{SourceKind, SourceLabel};
@@ -33,9 +35,9 @@ pub struct Giver {
     pub(super) answerer: Option<Answerer>,
 }
 
-/// The registries that offered what was wrong, by their names.
+/// The registries that offered what was wrong, by their names; the origin's has none.
 #[derive(Debug)]
-pub(super) struct Liars(Option<Cache<Option<String>, ()>>);
+pub(super) struct Liars(Option<Cache<String, ()>>);
 
 /// How many of them are remembered, and for how long.
 const LIARS_MAX: u64 = 1000;
@@ -59,14 +61,14 @@ impl Liars {
 
     pub(super) fn put(&self, registry: Option<String>) {
         if let Some(known) = &self.0 {
-            known.insert(registry, ());
+            known.insert(registry.unwrap_or_default(), ());
         }
     }
 
-    pub(super) fn has(&self, registry: &Option<String>) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|known| known.contains_key(registry))
+    pub(super) fn has(&self, registry: Option<String>) -> bool {
+        let name = registry.unwrap_or_default();
+        let known = self.0.as_ref();
+        known.is_some_and(|known| known.contains_key(&name))
     }
 }
 
@@ -87,6 +89,34 @@ impl Fill<'_> {
             self.offers.give_up();
         }
         self.ask_through(self.repo, span, patience).await
+    }
+
+    /// Asks for the first bytes to come, and once more beside when clients have been told to come back and one has: what was
+    /// asked first may be lost. An upstream is taken to be slow.
+    pub(super) async fn ask_first(&self, from: u64) -> Result<(IncomingBlob, Giver), OriginError> {
+        let ask = || self.ask(Span::From(from), Patience::Client);
+        let registries = self.parts.resolver.registries();
+        if registries.upstream(self.repo).is_some() {
+            return ask().await;
+        }
+        let half = registries.of_blobs(self.repo).answer_timeout() / 2;
+        let anew = async {
+            sleep(half).await;
+            let before = self.attendance.ever();
+            sleep(half).await;
+            self.attendance.more_than(before).await;
+        };
+        let mut first = pin!(ask());
+        tokio::select! {
+            answer = &mut first => answer,
+            () = anew => tokio::select! {
+                answer = &mut first => answer,
+                answer = ask() => match answer {
+                    Err(error) if error.is_silence() => first.await,
+                    answer => answer,
+                },
+            },
+        }
     }
 
     async fn ask_through(

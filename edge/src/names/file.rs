@@ -370,6 +370,7 @@ fn hashed(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::database::{FORMAT, VERSION_OF_WRONG_LINKS};
 
     const CONFIG: NamesConfig = NamesConfig {
         entries_in_memory: 0,
@@ -500,8 +501,8 @@ mod tests {
         };
         let file = NamesFile::open(&path, CONFIG).unwrap();
         put_all(&file);
-        let older = |database: &Database| {
-            let transaction = database.begin_write()?;
+        let older = |opened: &Opened| {
+            let transaction = opened.to_write()?.begin_write()?;
             transaction
                 .open_table(FORMAT)?
                 .insert((), VERSION_OF_WRONG_LINKS)?;

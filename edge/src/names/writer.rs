@@ -150,7 +150,9 @@ impl NamesWriter {
         let (file, links) = (Arc::clone(&self.file), self.links.clone());
         let applied = blocking(move || {
             let outcome = file.apply(&changes).and_then(|forgotten| {
-                forgotten.iter().for_each(|key| mark_unwritten(&links, key));
+                for key in &forgotten {
+                    mark_unwritten(&links, key);
+                }
                 if is_last { file.flush() } else { Ok(()) }
             });
             if let Err(error) = &outcome {

@@ -5,6 +5,7 @@
 //! that happens to be called so is not taken for the upstream's word.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
@@ -18,6 +19,12 @@ use outport_core::upstream::{Redirected, TokenError, UpstreamError};
 use super::health::{Errand, Outcome};
 use super::wire::{is_page, retry_after};
 use super::{Node, OUTPORT_HOPS, OUTPORT_UPSTREAM, Origin, OriginError, Peer, Refusal};
+
+/// How long a blob may at least take to begin: some registries fetch it themselves first. To give it up sooner, again and again,
+/// would be never to get it, and whoever has it is not away.
+const DOWNLOAD_TIMEOUT_MIN: Duration = Duration::from_secs(10);
+
+// === impl Origin ===
 
 impl Origin {
     /// Sends a request as it is and returns the answer, whatever its status.
@@ -76,6 +83,18 @@ impl Origin {
             health.report_for(about, outcome);
         }
         answer.map_err(OriginError::from)
+    }
+
+    /// Bounds how long the head of a blob may take that a download asks for first. Clients do not wait as long: the answer is for
+    /// when they come again.
+    pub(super) async fn in_download_time<T>(
+        &self,
+        errand: &Errand,
+        question: impl Future<Output = Result<T, OriginError>>,
+    ) -> Result<T, OriginError> {
+        let limit = self.0.config.tags.question_timeout;
+        self.within(limit.max(DOWNLOAD_TIMEOUT_MIN), errand, question)
+            .await
     }
 
     /// Sends a request to a node; `is_well` tells what an answer says of it, if anything.

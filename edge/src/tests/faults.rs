@@ -169,7 +169,9 @@ async fn a_silent_origin_is_a_503_in_time() {
     assert_eq!(answer.status, 503);
     assert!(answer.headers.contains_key("retry-after"));
     assert!(began.elapsed() < Duration::from_secs(10));
-    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    // What was asked is waited for still, and asked once more.
+    let again = rig.edge.get(&path).await;
+    again.is(200, &blob, "fwd=miss; collapsed");
     rig.edge.stop().await;
 }
 
@@ -233,6 +235,8 @@ async fn blobs_that_begin_late_come_to_who_asks_again_and_close_the_origin_to_no
     rig.origin.put_blob("a", &quick);
     let path = blob_path("a", &quick);
     rig.edge.get(&path).await.is(200, &quick, "fwd=miss");
+    // Were it asked again, it would say nothing.
+    rig.origin.fail_always(Fault::Silence);
     for (held, path, blob) in late {
         held.release();
         let began = Instant::now();
@@ -241,7 +245,6 @@ async fn blobs_that_begin_late_come_to_who_asks_again_and_close_the_origin_to_no
             answer = rig.edge.get(&path).await;
         }
         assert!(answer.body.as_ref() == Some(&blob), "{answer:?}");
-        assert_eq!(rig.origin.seen(&Method::GET, &path).len(), 1);
     }
     rig.edge.stop().await;
 }

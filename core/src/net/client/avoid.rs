@@ -14,7 +14,8 @@ pub(super) struct Avoid {
     until: Vec<Option<Instant>>,
     /// Of those whose answers broke off or were wrong. That they answer says nothing of that.
     spoilt_until: Vec<Option<Instant>>,
-    avoid_for: Duration,
+    /// How long one is avoided.
+    time: Duration,
 }
 
 /// How many times as long one is avoided whose answers are no good: to find out that they are costs more.
@@ -23,11 +24,11 @@ const SPOILT_TIMES: u32 = 12;
 // === impl Avoid ===
 
 impl Avoid {
-    pub(super) fn new(urls: usize, avoid_for: Duration) -> Self {
+    pub(super) fn new(urls: usize, time: Duration) -> Self {
         Self {
             until: vec![None; urls],
             spoilt_until: vec![None; urls],
-            avoid_for,
+            time,
         }
     }
 
@@ -47,11 +48,11 @@ impl Avoid {
     }
 
     pub(super) fn fails(&mut self, index: usize, now: Instant) {
-        self.until[index] = Some(now + self.avoid_for);
+        self.until[index] = Some(now + self.time);
     }
 
     pub(super) fn spoils(&mut self, index: usize, now: Instant) {
-        self.spoilt_until[index] = Some(now + SPOILT_TIMES * self.avoid_for);
+        self.spoilt_until[index] = Some(now + SPOILT_TIMES * self.time);
     }
 }
 

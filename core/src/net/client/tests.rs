@@ -205,10 +205,35 @@ async fn the_next_url_is_asked_when_one_cannot_answer() {
         let response = client(&[away, alive]).send(put(body)).await.unwrap();
         assert_eq!(response.status(), 503);
     }
-    // That something went wrong is an answer.
-    let wrong = client(&[start_raw(INTERNAL).await, alive]);
-    assert_eq!(wrong.send(get("/")).await.unwrap().status(), 500);
-    assert_eq!(order(&wrong), [0, 1]);
+    // That something went wrong there is no answer either, unless it did everywhere.
+    let wrong = start_raw(INTERNAL).await;
+    let one = client(&[wrong, alive]);
+    assert_eq!(one.send(get("/")).await.unwrap().status(), 200);
+    assert_eq!(order(&one), [1, 0]);
+    let all = client(&[wrong, wrong]);
+    assert_eq!(all.send(get("/")).await.unwrap().status(), 500);
+}
+
+const CUT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";
+
+#[tokio::test]
+async fn a_url_whose_body_breaks_off_is_tried_last_though_it_answers() {
+    let (cut, alive) = (start_raw(CUT).await, start_echo().await);
+    let several = client(&[cut, alive]);
+    let response = several.send(get("/")).await.unwrap();
+    assert_eq!(order(&several), [0, 1]);
+    assert!(response.into_body().collect_limited(99).await.is_err());
+    assert_eq!(order(&several), [1, 0]);
+    several.inner.avoid.lock().works(0);
+    assert_eq!(order(&several), [1, 0]);
+    // As who finds the bytes wrong can have it, too.
+    let response = several.send(get("/")).await.unwrap();
+    let answerer: &Answerer = response.extensions().get().unwrap();
+    answerer.is_wrong();
+    assert_eq!(order(&several), [0, 1]);
+    // Of one alone there is nothing to be said.
+    let response = client(&[alive]).send(get("/")).await.unwrap();
+    assert_eq!(response.extensions().get::<Answerer>(), None);
 }
 
 #[tokio::test]
