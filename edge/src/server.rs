@@ -50,6 +50,9 @@ struct Mark {
 }
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// The distribution specification's answer to `?ns=` ("Registry Proxying").
+const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 // === impl Service ===
@@ -85,7 +88,7 @@ impl Service {
     /// Answers a request.
     pub async fn call(self, mut request: Request<Body>) -> Response<Body> {
         let began = Instant::now();
-        let mut addressed = match self.address(&request) {
+        let (mut addressed, mut namespace) = match self.address(&request) {
             Ok(addressed) => addressed,
             Err(error) => return self.finish(error_response(&error), "none", Served::Local),
         };
@@ -101,6 +104,7 @@ impl Service {
             return self.finish(closed(&caller), name, Served::Local);
         }
         if hops > 0 {
+            namespace = None;
             addressed = match self.asked_by_node(&request, &caller) {
                 Some(asked) => asked,
                 None => return self.finish(closed(&caller), name, Served::Local),
@@ -128,13 +132,22 @@ impl Service {
         if let Some(timing) = served.timing(began.elapsed()) {
             response.headers_mut().append(SERVER_TIMING, timing);
         }
+        if response.status().is_success()
+            && let Some(namespace) = namespace
+        {
+            response.headers_mut().insert(OCI_NAMESPACE, namespace);
+        }
         self.finish(response, name, served)
     }
 
-    /// Finds out what a request means.
-    fn address(&self, request: &Request<Body>) -> Result<Addressed, ApiError> {
+    /// Finds out what a request means, and by what name of a registry in `?ns=`, which clients are told was gone by.
+    fn address(
+        &self,
+        request: &Request<Body>,
+    ) -> Result<(Addressed, Option<HeaderValue>), ApiError> {
         let registries = self.0.resolver.registries();
         let routed = Route::parse(request.method(), request.uri())?;
+        let namespace = routed.ns.as_deref().map(HeaderValue::from_str);
         let mut addressed =
             registries.address(routed, host(request), Caller::of(request.extensions()))?;
         // At the origin itself, which was asked before.
@@ -143,7 +156,7 @@ impl Service {
         {
             addressed.route = otherwise;
         }
-        Ok(addressed)
+        Ok((addressed, namespace.and_then(Result::ok)))
     }
 
     /// Returns what another node means, which says whose a repository is and leaves nothing to find out; none when it is not to

@@ -105,6 +105,10 @@ async fn four_ways_to_name_an_image_give_the_same_bytes_stored_once() {
         let answer = get(format!("/v2/{name}/manifests/1{query}")).await;
         assert_eq!(answer.status, 200, "{name}{query}");
         assert_eq!(answer.body, Some(image.clone()));
+        // It is told that it was gone by.
+        let told = answer.headers.get("oci-namespace");
+        let told = told.map(|namespace| namespace.to_str().unwrap());
+        assert_eq!(told, query.strip_prefix("?ns="), "{name}{query}");
         let by_digest = get(format!("/v2/{name}/manifests/{}{query}", sha256(&image))).await;
         assert_eq!(by_digest.body, Some(image.clone()));
         let answer = get(format!("/v2/{name}/blobs/{digest}{query}")).await;
