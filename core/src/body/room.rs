@@ -1,8 +1,8 @@
 //! Memory for bodies of which nothing is of use before they are whole.
 //!
-//! Invariant: what is read into a [`Room`] takes no more than it has, and as much again while it grows, however many bodies
-//! come in; those that find it full wait. A body that says how long it is waits before its first byte is read, so that it
-//! waits for none that waits for it; one that does not say may, until whoever asked for it has had enough.
+//! Invariant: what is read into a [`Room`] takes no more than it has, and as much again while it grows, and one body beside,
+//! however many come in; those that find it full wait. Somebody always goes on: a body that says how long it is has room for
+//! all of it before its first byte is read, and of those that do not say, one at a time needs no room for the rest.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt as _;
 use http_body::Body as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use super::{Body, CollectError};
 
@@ -19,6 +19,8 @@ use super::{Body, CollectError};
 pub struct Room {
     units: Arc<Semaphore>,
     size: usize,
+    /// Held by a body that goes on although the room is full.
+    beside: Arc<Mutex<()>>,
 }
 
 /// What the room is counted in.
@@ -37,6 +39,7 @@ impl Room {
         Self {
             units: Arc::new(Semaphore::new(size)),
             size,
+            beside: Arc::default(),
         }
     }
 
@@ -51,6 +54,7 @@ impl Room {
             return body.collect_limited(limit_bytes).await;
         }
         let mut held = self.take(0).await?;
+        let mut beside = None;
         let mut collected = BytesMut::new();
         let mut stream = body.into_stream();
         while let Some(bytes) = stream.try_next().await.map_err(CollectError::Broken)? {
@@ -60,7 +64,14 @@ impl Room {
             }
             let wanted = self.units(length.next_multiple_of(STEP_BYTES));
             let more = wanted.saturating_sub(held.num_permits());
-            held.merge(self.take(more).await?);
+            if beside.is_none() && more > 0 {
+                match self.take_now(more) {
+                    Some(taken) => held.merge(taken),
+                    // Nobody waits for what it holds.
+                    None if held.num_permits() == 0 => held.merge(self.take(more).await?),
+                    None => beside = Some(self.beside.lock().await),
+                }
+            }
             collected.extend_from_slice(&bytes);
         }
         Ok(collected.freeze())
@@ -73,6 +84,11 @@ impl Room {
         taking
             .await
             .map_err(|closed| CollectError::Broken(io::Error::other(closed)))
+    }
+
+    fn take_now(&self, units: usize) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        Arc::clone(&self.units).try_acquire_many_owned(units).ok()
     }
 
     /// Returns how much of the room so many bytes take.
@@ -116,6 +132,28 @@ mod tests {
         drop(sender);
         assert_eq!(first.await.unwrap(), vec![1; 1000]);
         assert_eq!(second.await.unwrap().len(), 40_000);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_say_how_long_it_is_waits_for_none_that_waits_for_it() {
+        let room = Room::new(128 * KIB);
+        let (mut senders, mut reading) = (Vec::new(), Vec::new());
+        for _ in 0..4 {
+            let (sender, body) = dripping();
+            sender.send(Ok(vec![1; 60_000].into())).await.unwrap();
+            let room = &room;
+            let mut read = Box::pin(async move { room.collect(body, 1 << 20).await });
+            assert!(read.as_mut().now_or_never().is_none());
+            senders.push(sender);
+            reading.push(read);
+        }
+        for sender in senders {
+            sender.send(Ok(vec![1; 60_000].into())).await.unwrap();
+        }
+        for read in futures_util::future::join_all(reading).await {
+            assert_eq!(read.unwrap().len(), 120_000);
+        }
+        assert_eq!(room.units.available_permits(), 128);
     }
 
     #[tokio::test]
