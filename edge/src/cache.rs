@@ -22,6 +22,7 @@ mod tend;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -74,6 +75,9 @@ pub struct CacheConfig {
 
 #[derive(Debug)]
 struct Inner {
+    /// Keeps another edge out of the directory, also when the names beside it cannot be opened.
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    lock: File,
     disk: Disk,
     capacity_bytes: u64,
     table: Mutex<Table>,
@@ -100,6 +104,10 @@ impl Cache {
         names: Names,
         metrics: CacheMetrics,
     ) -> Result<Self, OpenError> {
+        let lock = lock(root).map_err(|source| OpenError::Io {
+            path: root.to_owned(),
+            source,
+        })?;
         let disk = open_disk(root)?;
         let (index, loaded) = open_index(root, config.capacity_bytes)?;
         let (table, evicted) = stock::take(&disk, loaded.table, loaded.standing);
@@ -110,6 +118,7 @@ impl Cache {
             max_rest: config.disk_rest,
         };
         let cache = Self(Arc::new(Inner {
+            lock,
             disk,
             capacity_bytes: config.capacity_bytes,
             table: Mutex::new(table),
@@ -414,6 +423,22 @@ const INDEX_FOLDER: &str = "index";
 
 /// What an entry in memory costs beside its content.
 const ENTRY_BYTES: usize = 300;
+
+/// Locks a directory for this cache alone, until what is returned is dropped; one on a file system without locks is not.
+fn lock(root: &Path) -> io::Result<File> {
+    let directory = File::open(root)?;
+    match directory.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "in use by another edge: each needs a cache.path of its own",
+        )),
+        Err(TryLockError::Error(error)) => {
+            tracing::warn!(path = %root.display(), %error, "the cache cannot be locked");
+            Ok(directory)
+        }
+        Ok(()) => Ok(directory),
+    }
+}
 
 /// Opens the directory; one that another version wrote is emptied, because a cache may be cold but must not be wrong.
 fn open_disk(root: &Path) -> Result<Disk, OpenError> {

@@ -17,6 +17,10 @@ const NAMES: NamesConfig = NamesConfig {
 
 /// Returns a cache in a directory.
 pub(crate) fn open(root: &TempDir, capacity_bytes: u64) -> Cache {
+    try_open(root, capacity_bytes).unwrap()
+}
+
+fn try_open(root: &TempDir, capacity_bytes: u64) -> Result<Cache, OpenError> {
     // Of its own: nothing here asks it.
     let directory = TempDir::new().unwrap();
     let (names, _writer) = Names::open(&directory.path().join("names"), NAMES).unwrap();
@@ -28,7 +32,7 @@ pub(crate) fn open(root: &TempDir, capacity_bytes: u64) -> Cache {
         disk_rest: Duration::ZERO,
         checks_per_second: u64::MAX,
     };
-    Cache::open(root.path(), config, names, CacheMetrics::default()).unwrap()
+    Cache::open(root.path(), config, names, CacheMetrics::default())
 }
 
 fn content(number: u8) -> Vec<u8> {
@@ -147,7 +151,7 @@ async fn files_and_index_are_brought_together() {
     let now = clock::now();
     // Younger than the check: somebody is about to take it in.
     std::fs::write(path(&root, 7), content(7)).unwrap();
-    let young = std::fs::File::options().write(true).open(path(&root, 7));
+    let young = File::options().write(true).open(path(&root, 7));
     // The clock of the file system is coarse.
     young.unwrap().set_modified(now).unwrap();
     check(&cache, now).await;
@@ -257,4 +261,15 @@ async fn what_a_source_promises_costs_no_more_than_the_next_part_of_it() {
     }
     assert!(cache.relieve(5 * large));
     assert_eq!(cache.0.table.lock().len(), 7);
+}
+
+#[tokio::test]
+async fn one_directory_is_that_of_one_cache_whatever_becomes_of_the_names() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 1000);
+    let second = try_open(&root, 1000).unwrap_err();
+    let reason = std::error::Error::source(&second).unwrap().to_string();
+    assert!(reason.contains("in use by another edge"), "{reason}");
+    drop(cache);
+    open(&root, 1000);
 }
