@@ -223,6 +223,12 @@ impl Downloads {
         }
     }
 
+    /// Whether a download was begun for a registry that gave wrong bytes a while ago.
+    pub fn is_of_liar(&self, download: &Download) -> bool {
+        let registry = self.0.sources.upstream(download.repo());
+        self.0.liars.has(registry)
+    }
+
     /// Returns the download of a blob that is under way, or else starts it from what `repo` links and `reach` allows.
     pub fn follow(&self, digest: &Digest, repo: &RepoName, reach: Reach) -> (Download, Role) {
         let mut running = self.0.running.lock();

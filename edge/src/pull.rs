@@ -198,6 +198,9 @@ impl Pull {
             }
             let is_foreign = !registries.are_of_one(repo, download.repo());
             if is_foreign {
+                if self.downloads.is_of_liar(&download) {
+                    return self.pass(wanted).await;
+                }
                 self.downloads.offer(&download, repo);
             }
             let rest = deadline.saturating_duration_since(Instant::now());

@@ -3,8 +3,9 @@
 //! What: each answer says which source gave it, and through which repository it was asked: a download begins with its own, and may
 //! have others asked that were offered to it. Only that repository was shown to link the blob by the answer.
 //!
-//! Invariant: of a download to which several registries gave bytes, those are blamed for wrong ones that were offered: else
-//! whoever lies would cut off those who do not. Their registry is offered to no download for a while.
+//! Invariant: for wrong bytes of a download to which several registries gave some, none of them is left alone: else whoever lies
+//! would cut off those who do not. But they have nothing to do with each other for a while: none is offered to a download, nor
+//! its own downloads joined, by others.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -35,7 +36,7 @@ pub struct Giver {
     pub(super) answerer: Option<Answerer>,
 }
 
-/// The registries that offered what was wrong, by their names; the origin's has none.
+/// The registries of which wrong bytes came, maybe; by their names, and the origin's has none.
 #[derive(Debug)]
 pub(super) struct Liars(Option<Cache<String, ()>>);
 
@@ -190,12 +191,16 @@ impl Fill<'_> {
     pub(super) fn blame(&self) {
         let sources = &self.parts.sources;
         let gave = std::mem::take(&mut *self.gave.lock());
-        let is_offered = |giver: &Giver| !sources.are_of_one(self.repo, &giver.repo);
-        let was_offered = gave.iter().any(is_offered);
+        let mut registries = gave.iter().map(|giver| sources.upstream(&giver.repo));
+        let first = registries.next();
+        let are_mixed = registries.any(|other| Some(&other) != first.as_ref());
         for giver in gave {
-            if is_offered(&giver) {
+            if are_mixed || giver.kind == SourceKind::Upstream {
                 self.parts.liars.put(sources.upstream(&giver.repo));
-            } else if was_offered {
+            }
+            // Each of them asked alone, it comes out which of them it is.
+            if are_mixed {
+                sources.count_mismatch(&giver.repo);
                 continue;
             }
             sources.distrust(giver.kind, &giver.repo, self.digest);

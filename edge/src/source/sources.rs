@@ -185,6 +185,11 @@ impl Sources {
         }
     }
 
+    /// Takes note that wrong bytes of what a repository links came of several sources, of which it is one.
+    pub fn count_mismatch(&self, repo: &RepoName) {
+        self.0.registries.of_blobs(repo).count_mismatch();
+    }
+
     async fn ask_sibling(
         &self,
         sibling: &Origin,

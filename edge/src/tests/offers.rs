@@ -93,7 +93,7 @@ async fn who_begins_a_download_gets_nothing_that_only_another_registry_has() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_offered_and_lies_is_blamed_and_nobody_else() {
+async fn of_two_that_gave_wrong_bytes_together_the_one_that_lies_is_found_out_alone() {
     let two = Two::new().await;
     let (size, honest) = (two.blob.len(), two.blob.clone());
     two.rig
@@ -109,6 +109,9 @@ async fn a_registry_that_is_offered_and_lies_is_blamed_and_nobody_else() {
     }
     two.rig.edge.settle().await;
     let [first, other] = &two.paths;
+    let alone = two.rig.edge.get(other).await;
+    assert_eq!((alone.status, alone.body), (200.try_into().unwrap(), None));
+    two.rig.edge.settle().await;
     assert_eq!(two.rig.edge.get(other).await.status, 503);
     two.rig
         .upstream
@@ -118,7 +121,7 @@ async fn a_registry_that_is_offered_and_lies_is_blamed_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_registry_that_lied_is_offered_to_nobody() {
+async fn those_that_gave_wrong_bytes_together_have_nothing_to_do_with_each_other() {
     let two = Two::new().await;
     let (size, honest) = (two.blob.len(), two.blob.clone());
     let zeros = Bytes::from(vec![0; size]);
@@ -148,8 +151,9 @@ async fn a_registry_that_lied_is_offered_to_nobody() {
     let another = blob_path("other/org/b", &two.blob);
     let joined = two.rig.edge.begin(Method::GET, &another, &[]).await;
     assert!(begun.finish().await.body.as_ref() == Some(&two.blob));
-    assert!(joined.finish().await.body.as_ref() == Some(&two.blob));
-    assert_eq!(two.other.count("GET", "/blobs/"), asked);
+    // It gets what its own registry says, and that alone.
+    assert_eq!(joined.finish().await.body, None);
+    assert_eq!(two.other.count("GET", "/blobs/"), asked + 1);
     two.stop().await;
 }
 
@@ -171,5 +175,26 @@ async fn what_one_registry_left_is_not_gone_on_with_from_another() {
     assert_eq!(two.rig.edge.get(other).await.body, None);
     two.rig.edge.settle().await;
     two.rig.edge.get(first).await.is(200, &two.blob, "fwd=miss");
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_download_of_a_registry_that_lied_is_joined_by_nobody_else() {
+    let two = Two::new().await;
+    two.rig.upstream.put_blob("org/app", &two.blob);
+    let size = two.blob.len();
+    let zeros = Bytes::from(vec![0; size]);
+    two.other
+        .script("/blobs/", move |_| blob(size, zeros.clone().into()));
+    let [first, other] = &two.paths;
+    assert_eq!(two.rig.edge.get(other).await.body, None);
+    two.rig.edge.settle().await;
+    // By another of its names: the first one rests.
+    two.other.script("/blobs/", move |_| blob(size, slow()));
+    let again = blob_path("other/org/b", &two.blob);
+    let begun = two.rig.edge.begin(Method::GET, &again, &[]).await;
+    let answer = two.rig.edge.get(first).await;
+    answer.is(200, &two.blob, "fwd=bypass");
+    drop(begun);
     two.stop().await;
 }
