@@ -1,8 +1,8 @@
 //! What an operator asks of a running edge, on its admin listener.
 //!
 //! `GET`, `POST` and `DELETE /pins?image=NAME`: what is never evicted. `GET /pins` and `GET /pins/images`: all of that, and for
-//! which images. `POST /purge?image=NAME`: a tag is asked for anew, unless it is frozen. `GET`, `PUT` and `DELETE /frozen`: whether the tags of
-//! upstreams stay where they are.
+//! which images. `POST /purge?image=NAME`: a tag is asked for anew, unless it is frozen. `GET`, `PUT` and `DELETE /frozen`:
+//! whether the tags of upstreams stay where they are.
 //!
 //! Invariants: an image is called as a client calls it, by tag or digest. A pin is of what a tag points at when it is pinned,
 //! and does not follow it; it is let go as it was written down, whatever has become of the image and of who has it. Failure:

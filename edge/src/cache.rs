@@ -14,6 +14,7 @@
 
 mod aside;
 pub mod index;
+pub mod lock;
 mod relief;
 pub mod scrub;
 mod stock;
@@ -22,7 +23,6 @@ mod tend;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,6 +39,7 @@ use tokio::time::Instant;
 use crate::metrics::CacheMetrics;
 use crate::names::Names;
 use index::{Change, Index, Standing};
+use lock::Locked;
 use table::{Admission, Home, Table, Trust};
 
 /// The cached blobs and manifests; cheap to clone.
@@ -75,11 +76,9 @@ pub struct CacheConfig {
 
 #[derive(Debug)]
 struct Inner {
-    /// Keeps another edge out of the directory, also when the names beside it cannot be opened.
     #[expect(dead_code, reason = "it is there to be dropped")]
-    lock: File,
+    locked: Locked,
     disk: Disk,
-    capacity_bytes: u64,
     table: Mutex<Table>,
     index: Index,
     /// Whether the directory has to be compared with the table yet.
@@ -99,15 +98,12 @@ struct Inner {
 impl Cache {
     /// Opens the directory, and its index or else takes stock of it, without reading the blobs. Blocks.
     pub fn open(
-        root: &Path,
+        locked: Locked,
         config: CacheConfig,
         names: Names,
         metrics: CacheMetrics,
     ) -> Result<Self, OpenError> {
-        let lock = lock(root).map_err(|source| OpenError::Io {
-            path: root.to_owned(),
-            source,
-        })?;
+        let root = &locked.root;
         let disk = open_disk(root)?;
         let (index, loaded) = open_index(root, config.capacity_bytes)?;
         let (table, evicted) = stock::take(&disk, loaded.table, loaded.standing);
@@ -118,9 +114,8 @@ impl Cache {
             max_rest: config.disk_rest,
         };
         let cache = Self(Arc::new(Inner {
-            lock,
+            locked,
             disk,
-            capacity_bytes: config.capacity_bytes,
             table: Mutex::new(table),
             index,
             standing: loaded.standing,
@@ -290,7 +285,7 @@ impl Cache {
 
     /// Returns how many bytes of blobs and manifests are kept on disk at most.
     pub fn capacity_bytes(&self) -> u64 {
-        self.0.capacity_bytes
+        self.0.table.lock().capacity()
     }
 
     /// Whether the disk takes new blobs, as far as is known.
@@ -423,22 +418,6 @@ const INDEX_FOLDER: &str = "index";
 
 /// What an entry in memory costs beside its content.
 const ENTRY_BYTES: usize = 300;
-
-/// Locks a directory for this cache alone, until what is returned is dropped; one on a file system without locks is not.
-fn lock(root: &Path) -> io::Result<File> {
-    let directory = File::open(root)?;
-    match directory.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            "in use by another edge: each needs a cache.path of its own",
-        )),
-        Err(TryLockError::Error(error)) => {
-            tracing::warn!(path = %root.display(), %error, "the cache cannot be locked");
-            Ok(directory)
-        }
-        Ok(()) => Ok(directory),
-    }
-}
 
 /// Opens the directory; one that another version wrote is emptied, because a cache may be cold but must not be wrong.
 fn open_disk(root: &Path) -> Result<Disk, OpenError> {

@@ -10,8 +10,8 @@
 //! Failure: a source that dies is asked for the rest, with growing pauses, as long as it brings something in between; when
 //! it does not come back, readers break off and what is here is kept for the next download; when the bytes are wrong,
 //! nothing is. When the disk fails readers go on without it. Cancellation: a download that its last reader left goes on for a
-//! while, and to its end when most of it is here or several wanted it, unless it is larger than the cache or hardly moves. Crash, and the end of the process: the next download
-//! begins with what is here.
+//! while, and to its end when most of it is here or several wanted it, unless it is larger than the cache or hardly moves.
+//! Crash, and the end of the process: the next download begins with what is here.
 
 pub mod attendance;
 mod batch;

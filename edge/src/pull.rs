@@ -244,7 +244,8 @@ impl Pull {
         Err(OriginError::Busy)
     }
 
-    /// Whether a blob has to go past the cache: the disk takes none now, or it is here and not to be given for the repository yet.
+    /// Whether a blob has to go past the cache: the disk takes none now, or it is here and not to be given for the repository
+    /// yet.
     async fn must_pass(&self, wanted: Wanted<'_>) -> bool {
         let Wanted { repo, digest, .. } = wanted;
         let cache = self.resolver.cache();

@@ -21,6 +21,7 @@ use outport_core::upstream::{Definition, Upstream};
 use tokio::task::JoinError;
 
 use crate::admin::Operations;
+use crate::cache::lock::Locked;
 use crate::cache::{Cache, scrub};
 use crate::config::{PullThroughConfig, Siblings};
 use crate::download::Downloads;
@@ -278,9 +279,9 @@ async fn open_cache(
             source,
         };
         std::fs::create_dir_all(&path).map_err(failed)?;
-        // First: it also keeps a second edge out of the directory.
+        let locked = Locked::take(&path)?;
         let (names, writer) = Names::open(&path.join(NAMES_FILE), names)?;
-        let cache = Cache::open(&path, cache, names.clone(), metrics)?;
+        let cache = Cache::open(locked, cache, names.clone(), metrics)?;
         let frozen = Frozen::open(&path).map_err(failed)?;
         Ok::<_, BuildError>((cache, names, frozen, writer))
     });

@@ -50,6 +50,7 @@ struct Mark {
 }
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
 /// The distribution specification's answer to `?ns=` ("Registry Proxying").
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 

@@ -65,10 +65,9 @@ pub(super) struct FileBody {
     nowait: bool,
     chunks: &'static Pool,
     /// What is on the file as long as it is as it was, which is looked at before the last chunk is given, unless that is read
-    /// at once.
-    seal: Option<Seal>,
+    /// at once; with when that was known.
+    seal: Option<(Seal, Instant)>,
     is_begun: bool,
-    opened: Instant,
     failure: Option<OnFailure>,
 }
 
@@ -85,7 +84,7 @@ struct Buffer {
 // === impl FileBody ===
 
 impl FileBody {
-    pub(super) fn new(file: Arc<File>, range: Range<u64>) -> Self {
+    pub(super) const fn new(file: Arc<File>, range: Range<u64>) -> Self {
         Self {
             file,
             range,
@@ -94,7 +93,6 @@ impl FileBody {
             chunks: &CHUNKS,
             seal: None,
             is_begun: false,
-            opened: Instant::now(),
             failure: None,
         }
     }
@@ -103,8 +101,8 @@ impl FileBody {
         self.failure = Some(OnFailure(tell));
     }
 
-    pub(super) const fn as_long_as(&mut self, seal: Seal) {
-        self.seal = Some(seal);
+    pub(super) fn as_long_as(&mut self, seal: Seal) {
+        self.seal = Some((seal, Instant::now()));
     }
 
     pub(super) const fn in_small_chunks(&mut self) {
@@ -118,9 +116,11 @@ impl FileBody {
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let mut polled = self.poll_read(cx);
         if matches!(&polled, Poll::Ready(Some(Ok(_)))) {
-            let is_spoilt = |seal: Seal| !seal.is_on(&self.file);
-            let is_late = || self.is_begun || self.opened.elapsed() > LOOKED_AT_FOR;
-            if self.remaining() == 0 && is_late() && self.seal.is_some_and(is_spoilt) {
+            let is_spoilt = |(seal, since): (Seal, Instant)| {
+                let is_late = self.is_begun || since.elapsed() > LOOKED_AT_FOR;
+                is_late && !seal.is_on(&self.file)
+            };
+            if self.remaining() == 0 && self.seal.is_some_and(is_spoilt) {
                 let error = io::Error::new(io::ErrorKind::InvalidData, "the file was written to");
                 polled = Poll::Ready(Some(Err(error)));
             }

@@ -9,7 +9,8 @@
 //! of it was sent, or when it is safe to repeat and its body is untouched.
 //!
 //! Failure: [`ClientError`] tells apart what never reached the registry, what took too long and what broke off. A
-//! response's body that stalls or breaks ends with an error, and others are asked first for a while (`answerer`). Cancellation: dropping the future drops the request.
+//! response's body that stalls or breaks ends with an error, and others are asked first for a while (`answerer`).
+//! Cancellation: dropping the future drops the request.
 //!
 //! Why the tasks of connections are not on a `Tasks`: they live as long as the client or a body that it returned, which
 //! are what is drained; on their own they hold nothing that needs an end.

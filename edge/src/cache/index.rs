@@ -12,8 +12,8 @@
 //! Failure: an index that cannot be read, or that another version wrote, is none, and the directory of blobs is walked. One
 //! whose journal cannot be written lacks something: its snapshot is called `<generation>.lacking` until there is another, which
 //! is due at once. The directory is walked then too, and what is in no directory, as the pins are, is still taken from it; a pin
-//! that could not be written down is written down with the next change. Crash: the last changes may be missing, so whoever opens an index after an unclean end
-//! compares it with the directory (`stock`), and trusts no entry.
+//! that could not be written down is written down with the next change. Crash: the last changes may be missing, so whoever
+//! opens an index after an unclean end compares it with the directory (`stock`), and trusts no entry.
 
 mod record;
 mod snapshot;

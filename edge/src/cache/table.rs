@@ -102,6 +102,11 @@ const LEARN_FROM_PER_ENTRY: usize = 8;
 // === impl Table ===
 
 impl Table {
+    /// Returns how many bytes all entries may have together.
+    pub const fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
     /// Returns an empty table that keeps to `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
         Self {

@@ -32,7 +32,8 @@ fn try_open(root: &TempDir, capacity_bytes: u64) -> Result<Cache, OpenError> {
         disk_rest: Duration::ZERO,
         checks_per_second: u64::MAX,
     };
-    Cache::open(root.path(), config, names, CacheMetrics::default())
+    let locked = Locked::take(root.path())?;
+    Cache::open(locked, config, names, CacheMetrics::default())
 }
 
 fn content(number: u8) -> Vec<u8> {
@@ -151,7 +152,7 @@ async fn files_and_index_are_brought_together() {
     let now = clock::now();
     // Younger than the check: somebody is about to take it in.
     std::fs::write(path(&root, 7), content(7)).unwrap();
-    let young = File::options().write(true).open(path(&root, 7));
+    let young = std::fs::File::options().write(true).open(path(&root, 7));
     // The clock of the file system is coarse.
     young.unwrap().set_modified(now).unwrap();
     check(&cache, now).await;

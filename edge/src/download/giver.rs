@@ -1,7 +1,7 @@
 //! Who gives a download its bytes, and who is to blame when they are wrong.
 //!
-//! What: each answer says which source gave it, and through which repository it was asked: a download begins with its own, and may
-//! have others asked that were offered to it. Only that repository was shown to link the blob by the answer.
+//! What: each answer says which source gave it, and through which repository it was asked: a download begins with its own, and
+//! may have others asked that were offered to it. Only that repository was shown to link the blob by the answer.
 //!
 //! Invariant: for wrong bytes of a download to which several registries gave some, none of them is left alone: else whoever lies
 //! would cut off those who do not. But they have nothing to do with each other for a while: none is offered to a download, nor

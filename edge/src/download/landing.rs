@@ -51,7 +51,10 @@ pub struct Landing(Arc<Inner>);
 
 /// Fills a [`Landing`], and hashes what is there until it is told to end.
 #[derive(Debug)]
-pub struct Writer(Landing, CancellationToken);
+pub struct Writer {
+    landing: Landing,
+    ending: CancellationToken,
+}
 
 /// Whether more bytes will come.
 #[derive(Clone, Debug)]
@@ -165,7 +168,11 @@ impl Landing {
             wants: Mutex::default(),
             wanted: Notify::new(),
         }));
-        (Writer(landing.clone(), CancellationToken::new()), landing)
+        let writer = Writer {
+            landing: landing.clone(),
+            ending: CancellationToken::new(),
+        };
+        (writer, landing)
     }
 
     /// Returns the size of the blob in bytes.
@@ -254,28 +261,28 @@ impl Drop for Want {
 impl Writer {
     /// Has it hash no more of the file when the edge ends: of a large blob, that would take long.
     pub(super) fn until(mut self, ending: CancellationToken) -> Self {
-        self.1 = ending;
+        self.ending = ending;
         self
     }
 
     /// Whether it was told to end.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.1.is_cancelled()
+        self.ending.is_cancelled()
     }
 
     /// Returns the size of the blob in bytes.
     pub(super) fn size(&self) -> u64 {
-        self.0.size()
+        self.landing.size()
     }
 
     /// Returns how many bytes are there.
     pub(super) fn arrived(&self) -> u64 {
-        self.0.0.arrived.lock().spans.bytes()
+        self.landing.0.arrived.lock().spans.bytes()
     }
 
     /// Has the bytes of a range not written down as having arrived.
     pub(super) fn disown(&self, range: Range<u64>) {
-        self.0.0.arrived.lock().disowned.insert(range);
+        self.landing.0.arrived.lock().disowned.insert(range);
     }
 
     /// Writes bytes at `offset`, lets readers have them, and hashes what can be; blocks.
@@ -309,7 +316,7 @@ impl Writer {
 
     /// Compares the digest, and lets readers have the end.
     pub(super) fn finish(&self) -> Result<(), Mismatch> {
-        let inner = &*self.0.0;
+        let inner = &*self.landing.0;
         let Position { offset, hasher } = inner.hashed.lock().clone();
         let actual = hasher.finish();
         if actual != inner.digest || offset != inner.size {
@@ -331,16 +338,14 @@ impl Writer {
 
     /// Gives the landing up because of the disk; readers go on without it.
     pub(crate) fn abandon(&self) {
-        let position = self.0.0.hashed.lock().clone();
-        self.0.0.arrived.lock().recent = Recent::default();
-        self.0
-            .0
-            .state
-            .send_replace(State::Abandoned(Box::new(position)));
+        let position = self.landing.0.hashed.lock().clone();
+        self.landing.0.arrived.lock().recent = Recent::default();
+        let abandoned = State::Abandoned(Box::new(position));
+        self.landing.0.state.send_replace(abandoned);
     }
 
     fn try_write(&self, offset: u64, batch: &[Bytes]) -> io::Result<()> {
-        let inner = &*self.0.0;
+        let inner = &*self.landing.0;
         let end = write_all(&inner.file, offset, batch)?;
         let spans = {
             let mut arrived = inner.arrived.lock();
@@ -359,7 +364,7 @@ impl Writer {
     ///
     /// One writer at a time does; whoever finds another at it can go: that one looks again when it is done.
     fn hash(&self, offset: u64, batch: &[Bytes]) -> io::Result<()> {
-        let inner = &*self.0.0;
+        let inner = &*self.landing.0;
         loop {
             let Some(mut position) = inner.hashed.try_lock() else {
                 return Ok(());
@@ -387,14 +392,14 @@ impl Writer {
     }
 
     fn arrived_from(&self, offset: u64) -> u64 {
-        self.0.0.arrived.lock().spans.end_from(offset)
+        self.landing.0.arrived.lock().spans.end_from(offset)
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.0.0.arrived.lock().recent = Recent::default();
-        self.0.0.state.send_if_modified(|state| {
+        self.landing.0.arrived.lock().recent = Recent::default();
+        self.landing.0.state.send_if_modified(|state| {
             let is_filling = matches!(state, State::Filling);
             if is_filling {
                 *state = State::Broken;

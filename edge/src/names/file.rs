@@ -6,8 +6,7 @@
 //!
 //! Failure: redb panics over a damaged page, also over one that it reads long after it opened the file. That is taken for
 //! the error that it is: a file that is found damaged when it is opened is replaced, and one that turns out to be damaged later
-//! is spoilt. From then on it is as if it were empty; it stays open, because it keeps others out of the directory, and a mark
-//! beside it has the next start replace it. After an error of the disk redb does nothing more until the file was opened again
+//! is spoilt. From then on it is as if it were empty, and a mark beside it has the next start replace it. After an error of the disk redb does nothing more until the file was opened again
 //! ([`NamesFile::reopen`]), and what was not durable is gone then.
 
 use std::mem;
@@ -477,6 +476,7 @@ mod tests {
         let file = NamesFile::open(&path, CONFIG).unwrap();
         assert_eq!(file.link(&key(1)), None);
     }
+
     #[test]
     fn links_to_blobs_of_the_version_before_are_forgotten() {
         let directory = tempfile::tempdir().unwrap();

@@ -5,8 +5,9 @@
 //!
 //! Invariants: a request that a sibling sent goes to the origin only, so no request goes in a circle; a sibling's no means
 //! only that it does not help. It is told of which upstream a repository is, and whether that is for some here, so that what it
-//! gives is what is meant, and to be given on: without that it gives what is hosted, and nothing else. Failure: what the origin says counts, in the end. A sibling that is slow is overtaken: the
-//! origin is asked beside it, and the first to answer is the source.
+//! gives is what is meant, and to be given on: without that it gives what is hosted, and nothing else. Failure: what the
+//! origin says counts, in the end. A sibling that is slow is overtaken: the origin is asked beside it, and the first to answer
+//! is the source.
 
 use std::pin::pin;
 use std::sync::Arc;

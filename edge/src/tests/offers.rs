@@ -8,6 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use http::header::CONTENT_LENGTH;
 use http::{Method, Response};
 use outport_core::body::Body;
+use tokio_util::sync::CancellationToken;
 
 use super::upstreams::Rig;
 use super::upstreams::scripted::ScriptedUpstream;
@@ -65,7 +66,7 @@ fn blob(size: usize, body: Body) -> Response<Body> {
     response
 }
 
-/// Returns a body that never ends.
+/// Returns a body that never ends, of a byte each millisecond: of one that stands still another connection would be tried.
 fn slow() -> Body {
     let bytes = stream::repeat(Bytes::from_static(b"x")).then(async |byte| {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -135,12 +136,15 @@ async fn those_that_gave_wrong_bytes_together_have_nothing_to_do_with_each_other
     }
     two.rig.edge.settle().await;
     let asked = two.other.count("GET", "/blobs/");
-    // As slow as before, long enough for another one to be asked.
+    // As slow as before, until the other has had its say.
+    let is_heard = CancellationToken::new();
+    let rest_waits = is_heard.clone();
     two.rig.upstream.script("/blobs/", move |_| {
         let (first, rest) = (honest.slice(..1000), honest.slice(1000..));
         let first = stream::iter([Ok(first)]);
+        let rest_waits = rest_waits.clone();
         let rest = stream::once(async move {
-            tokio::time::sleep(Duration::from_secs(3)).await;
+            rest_waits.cancelled().await;
             Ok(rest)
         });
         blob(size, Body::stream(first.chain(rest)))
@@ -150,9 +154,10 @@ async fn those_that_gave_wrong_bytes_together_have_nothing_to_do_with_each_other
     // By another name, as that one is not asked about any more.
     let another = blob_path("other/org/b", &two.blob);
     let joined = two.rig.edge.begin(Method::GET, &another, &[]).await;
-    assert!(begun.finish().await.body.as_ref() == Some(&two.blob));
     // It gets what its own registry says, and that alone.
     assert_eq!(joined.finish().await.body, None);
+    is_heard.cancel();
+    assert!(begun.finish().await.body.as_ref() == Some(&two.blob));
     assert_eq!(two.other.count("GET", "/blobs/"), asked + 1);
     two.stop().await;
 }
@@ -162,17 +167,27 @@ async fn what_one_registry_left_is_not_gone_on_with_from_another() {
     let two = Two::new().await;
     let size = two.blob.len();
     two.rig.upstream.put_blob("org/app", &two.blob);
+    let is_in = CancellationToken::new();
+    let end_waits = is_in.clone();
     two.other.script("/blobs/", move |_| {
-        let zeros = Ok(Bytes::from(vec![0; 1_000_000]));
-        let dies = Err(io::Error::other("told to die"));
-        let pieces = stream::iter([zeros]).chain(stream::once(async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            dies
-        }));
-        blob(size, Body::stream(pieces))
+        let zeros = stream::iter([Ok(Bytes::from(vec![0; 1_000_000]))]);
+        let end_waits = end_waits.clone();
+        let dies = stream::once(async move {
+            end_waits.cancelled().await;
+            Err(io::Error::other("told to die"))
+        });
+        blob(size, Body::stream(zeros.chain(dies)))
     });
     let [first, other] = &two.paths;
-    assert_eq!(two.rig.edge.get(other).await.body, None);
+    let end = async {
+        let received = "outport_edge_downloads_received_bytes_total";
+        while two.rig.edge.metric(received) < Some(1e6) {
+            tokio::task::yield_now().await;
+        }
+        is_in.cancel();
+    };
+    let (left, ()) = tokio::join!(two.rig.edge.get(other), end);
+    assert_eq!(left.body, None);
     two.rig.edge.settle().await;
     two.rig.edge.get(first).await.is(200, &two.blob, "fwd=miss");
     two.stop().await;

@@ -4,13 +4,10 @@
 //! tried last for longer than one that did not answer, whatever heads come from it meanwhile; and so has whoever finds the
 //! bytes wrong, by [`Answerer::is_wrong`].
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use futures_util::TryStreamExt as _;
+use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::Client;
@@ -21,12 +18,6 @@ use crate::body::Body;
 pub struct Answerer {
     client: Client,
     index: usize,
-}
-
-/// A body that tells when it breaks off.
-struct Watched {
-    body: Body,
-    answerer: Answerer,
 }
 
 // === impl Answerer ===
@@ -50,41 +41,18 @@ impl Answerer {
         if body.is_end_stream() {
             return body;
         }
-        Body::boxed(Watched {
-            body,
-            answerer: self.clone(),
-        })
+        let (answerer, length) = (self.clone(), body.size_hint().exact());
+        let watched = body.into_stream().inspect_err(move |_| answerer.is_wrong());
+        let watched = Body::stream(watched);
+        match length {
+            Some(length) => watched.with_exact_len(length),
+            None => watched,
+        }
     }
 }
 
 impl PartialEq for Answerer {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.client.inner, &other.client.inner) && self.index == other.index
-    }
-}
-
-// === impl Watched ===
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(polled, Poll::Ready(Some(Err(_)))) {
-            self.answerer.is_wrong();
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

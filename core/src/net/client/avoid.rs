@@ -1,8 +1,8 @@
 //! Which URL to try first.
 //!
-//! What: the given order, with those that failed a moment ago behind the others, and those before them whose answers were no good:
-//! the one first for which that is longest ago. They are still tried: a registry none of whose URLs worked a moment ago may
-//! be back.
+//! What: the given order, with those that failed a moment ago behind the others, and those before them whose answers were no
+//! good: the one first for which that is longest ago. They are still tried: a registry none of whose URLs worked a moment
+//! ago may be back.
 
 use std::time::Duration;
 

@@ -102,6 +102,7 @@ where
         let mut request = Request::from_parts(head, body);
         request.extensions_mut().insert(Peer(self.peer));
         request.extensions_mut().insert(exchange.id);
+        // A service makes a future, and does nothing before that is awaited: it cannot panic outside of it.
         let answering = if is_addressed {
             Either::Left((self.service)(request))
         } else {

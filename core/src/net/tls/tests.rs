@@ -6,7 +6,6 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
 use tempfile::TempDir;
 use tokio::sync::watch;
-
 use tokio::time::sleep;
 
 use super::*;
