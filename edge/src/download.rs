@@ -23,6 +23,7 @@ mod journal;
 pub mod landing;
 pub mod leftovers;
 mod offers;
+mod recent;
 mod schedule;
 mod spans;
 mod switch;

@@ -17,7 +17,7 @@
 //!
 //! Crash: what is in the file is written down behind it, see `journal`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -32,15 +32,11 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::journal::Journal;
+use super::recent::Recent;
 use super::spans::Spans;
 
 /// How many bytes at the end of a blob nobody gets before its digest has matched.
 pub const HELD_BACK_BYTES: u64 = 64 << 10;
-
-/// How many bytes that are written already are kept in memory for readers that keep up.
-///
-/// The last two batches, so that it follows the memory that a download may use; and so much at least.
-const RECENT_BYTES_MIN: usize = 256 << 10;
 
 /// How much of the file is read at once when it has to be hashed.
 const HASH_READ_BYTES: usize = 1 << 20;
@@ -121,15 +117,6 @@ struct Arrived {
     /// Whether all bytes were here before, and may have been written to since: then no reader gets the end of what it reads, were
     /// it in the middle, before it is known that they were not.
     is_doubtful: bool,
-}
-
-/// The batches that came last.
-#[derive(Debug, Default)]
-struct Recent {
-    chunks: BTreeMap<u64, Bytes>,
-    /// Where they begin, the oldest first.
-    order: VecDeque<u64>,
-    bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -470,33 +457,6 @@ impl Arrived {
             return end;
         }
         end.min(size.saturating_sub(HELD_BACK_BYTES)).max(offset)
-    }
-}
-
-// === impl Recent ===
-
-impl Recent {
-    fn push(&mut self, mut offset: u64, batch: &[Bytes]) {
-        let batch_bytes: usize = batch.iter().map(Bytes::len).sum();
-        let bytes_max = RECENT_BYTES_MIN.max(2 * batch_bytes);
-        for bytes in batch {
-            self.chunks.insert(offset, bytes.clone());
-            self.order.push_back(offset);
-            self.bytes += bytes.len();
-            offset += bytes.len() as u64;
-        }
-        while self.bytes > bytes_max
-            && let Some(oldest) = self.order.pop_front()
-        {
-            let oldest = self.chunks.remove(&oldest);
-            self.bytes -= oldest.map_or(0, |bytes| bytes.len());
-        }
-    }
-
-    fn get(&self, offset: u64) -> Option<Bytes> {
-        let (start, bytes) = self.chunks.range(..=offset).next_back()?;
-        let skip = usize::try_from(offset - start).ok()?;
-        (skip < bytes.len()).then(|| bytes.slice(skip..))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The landing, without a source.
 
+use super::super::recent::RECENT_BYTES_MIN;
 use super::*;
 use outport_core::oci::digest::Algorithm;
 
