@@ -103,6 +103,16 @@ impl Breaker {
         };
     }
 
+    /// Reports what says of a probe that what it asked for cannot be had, and little of anything else: the next one goes as soon
+    /// as the first one did.
+    pub fn failed_alone(&mut self, now: Instant) {
+        if matches!(self.state, State::Probing { .. }) {
+            self.state = open(now, self.config.min_rest);
+        } else {
+            self.failed(now);
+        }
+    }
+
     /// Opens it, if it is closed: somebody else's failures say enough.
     pub fn open(&mut self, now: Instant) {
         if self.is_closed() {
@@ -218,6 +228,24 @@ mod tests {
             assert_eq!(breaker.ask(now), Permit::Go);
             breaker.failed(now);
         }
+    }
+
+    #[test]
+    fn a_probe_that_failed_alone_lengthens_no_rest() {
+        let mut now = Instant::now();
+        let mut breaker = opened(now);
+        for _ in 0..3 {
+            assert_eq!(breaker.ask(now), Permit::Rest(CONFIG.min_rest));
+            now += CONFIG.min_rest;
+            assert_eq!(breaker.ask(now), Permit::Go);
+            breaker.failed_alone(now);
+        }
+        breaker.succeeded();
+        for _ in 0..CONFIG.failures {
+            assert_eq!(breaker.ask(now), Permit::Go);
+            breaker.failed_alone(now);
+        }
+        assert_eq!(breaker.ask(now), Permit::Rest(CONFIG.min_rest));
     }
 
     #[test]

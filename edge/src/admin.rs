@@ -23,8 +23,8 @@ use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::{Fetch, Route, Routed};
 use tokio::task::spawn_blocking;
 
-use crate::resolve::Resolver;
 use crate::resolve::hosted::Whose;
+use crate::resolve::{Resolver, Waiting};
 
 /// Answers operators.
 #[derive(Debug)]
@@ -208,7 +208,7 @@ impl Operations {
     async fn parts(&self, image: &Image) -> Result<BTreeSet<Digest>, ApiError> {
         let resolved = self
             .resolver
-            .manifest(&image.repo, &image.reference)
+            .manifest(&image.repo, &image.reference, Waiting::now())
             .await?;
         let size_max = self.resolver.manifest_bytes_max();
         let mut parts = BTreeSet::from([resolved.manifest.digest]);

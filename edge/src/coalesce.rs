@@ -147,20 +147,23 @@ impl<V: Clone> Asking<V> {
         (value.and_then(|value| value.clone()), self.role)
     }
 
-    /// Returns the answer if it is in before `limit`, and before any step towards it takes longer than `step`.
+    /// Returns the answer if it is in before somebody has waited for `limit` since a time, and before any step towards it takes
+    /// longer than what is left of `step` now.
     pub async fn answer_in_steps(
         &mut self,
+        since: Instant,
         [step, limit]: [Duration; 2],
     ) -> Option<(Option<V>, Role)> {
-        let end = Instant::now() + limit;
+        let end = since + limit;
+        let step = step.saturating_sub(since.elapsed());
         let mut steps = self.progress.subscribe();
+        let mut until = end.min(Instant::now() + step);
         loop {
-            let until = end.min(Instant::now() + step);
             tokio::select! {
                 biased;
                 answer = self.answer() => return Some(answer),
                 () = sleep_until(until) => return None,
-                Ok(()) = steps.changed() => {}
+                Ok(()) = steps.changed() => until = end.min(Instant::now() + step),
             }
         }
     }

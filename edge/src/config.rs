@@ -383,7 +383,7 @@ fn questions(section: &mut Section<'_>) -> OriginConfig {
         breaker: breaker(section),
         tags: TagConfig {
             policy: Policy::good_for(section.take("tags_fresh_for", Duration::from_secs(1))),
-            stale_after: None,
+            stale_after: section.take("stale_after", Duration::from_millis(300)),
             question_timeout: answer_timeout,
         },
     }

@@ -29,7 +29,7 @@ use crate::download::follower::follow;
 use crate::download::landing::Landing;
 use crate::download::{Download, Downloads, Giver, Head};
 use crate::metrics::SourceKind;
-use crate::resolve::{Resolved, Resolver};
+use crate::resolve::{Resolved, Resolver, Waiting};
 use crate::served::Served;
 use crate::source::OriginError;
 use crate::source::sources::Reach;
@@ -82,10 +82,10 @@ impl Pull {
         &self,
         repo: &RepoName,
         reference: &Reference,
-        fetch: Fetch,
-        headers: &HeaderMap,
+        (fetch, headers): (Fetch, &HeaderMap),
+        waiting: Waiting,
     ) -> Answer {
-        let resolved = self.resolver.manifest(repo, reference).await?;
+        let resolved = self.resolver.manifest(repo, reference, waiting).await?;
         Ok(self.resolved(resolved, fetch, headers))
     }
 
@@ -244,15 +244,12 @@ impl Pull {
         Err(OriginError::Busy)
     }
 
-    /// Whether a blob has to go past the cache: the disk takes none now, or it is here and not to be given for the repository
-    /// yet.
+    /// Whether a blob has to go past the cache: it would have to come in, and the disk takes none now.
     async fn must_pass(&self, wanted: Wanted<'_>) -> bool {
         let Wanted { repo, digest, .. } = wanted;
         let cache = self.resolver.cache();
-        if cache.has(digest) {
-            return self.needs_more_than_a_link(repo, digest).await;
-        }
-        !self.downloads.is_running(digest) && !cache.may_fill()
+        let is_to_come = !cache.has(digest) || self.needs_more_than_a_link(repo, digest).await;
+        is_to_come && !self.downloads.is_running(digest) && !cache.may_fill()
     }
 
     /// Whether a blob that comes in is what is wanted; `size` is what the repository links, if that was asked already.

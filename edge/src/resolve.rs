@@ -31,7 +31,7 @@ use crate::names::{Asked, Link, LinkKey, LinkKind, Moment, Names, Pointed};
 use crate::served::Served;
 use crate::source::freshness::{Good, Policy};
 use crate::source::registries::Registries;
-use crate::source::{Manifest, Origin, OriginError};
+use crate::source::{Manifest, Origin, OriginError, Part};
 use absent::{Absent, Name};
 use lists::List;
 
@@ -62,6 +62,15 @@ pub struct Resolved {
     pub served: Served,
     /// How long ago the origin said that it is what was asked for; none when it was asked for this, or it does not matter.
     pub age: Option<Duration>,
+}
+
+/// A client that waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting {
+    /// Since when.
+    pub since: Instant,
+    /// Whether it has something to go on with, so that it need not be kept waiting when nothing can be had soon.
+    pub has_another: bool,
 }
 
 /// A push on its way.
@@ -124,12 +133,13 @@ impl Resolver {
         &self,
         repo: &RepoName,
         reference: &Reference,
+        waiting: Waiting,
     ) -> Result<Resolved, OriginError> {
         let tag = self.asked_tag(repo, reference);
         match self.fresh(repo, reference, tag).await {
             Some(resolved) => Ok(resolved),
             // Not within every answer from what is here.
-            None => Box::pin(self.manifest_not_fresh(repo, reference, tag)).await,
+            None => Box::pin(self.manifest_not_fresh(repo, (reference, tag), waiting)).await,
         }
     }
 
@@ -148,8 +158,8 @@ impl Resolver {
     async fn manifest_not_fresh(
         &self,
         repo: &RepoName,
-        reference: &Reference,
-        tag: Option<(&Tag, Policy)>,
+        (reference, tag): (&Reference, Option<(&Tag, Policy)>),
+        waiting: Waiting,
     ) -> Result<Resolved, OriginError> {
         let registry = self.registries.of(repo);
         if let Some((tag, policy)) = tag
@@ -177,8 +187,8 @@ impl Resolver {
         {
             return Ok(Resolved::at(manifest, Served::Revalidating, pointed));
         }
-        let waiting = self.within_patience(repo, tag, asking).await;
-        let (answer, role) = match waiting {
+        let answered = self.within_patience(repo, tag, (asking, waiting)).await;
+        let (answer, role) = match answered {
             Ok(answered) => answered,
             Err(instead) => return instead,
         };
@@ -195,14 +205,12 @@ impl Resolver {
         &self,
         repo: &RepoName,
         tag: Option<(&Tag, Policy)>,
-        mut asking: Asking<T>,
+        (mut asking, Waiting { since, has_another }): (Asking<T>, Waiting),
     ) -> Result<(Option<T>, Role), Result<Resolved, OriginError>> {
         let registry = self.registries.of(repo);
-        let Some(patience) = registry.patience(repo) else {
-            return Ok(asking.answer().await);
-        };
-        let (began, limit) = (Instant::now(), registry.answer_timeout());
-        if let Some(answered) = asking.answer_in_steps(patience).await {
+        let patience = registry.patience(repo, Part::Content);
+        let limit = registry.answer_timeout();
+        if let Some(answered) = asking.answer_in_steps(since, patience).await {
             return Ok(answered);
         }
         if let Some((tag, policy)) = tag
@@ -210,7 +218,12 @@ impl Resolver {
         {
             return Err(Ok(resolved));
         }
-        timeout_at(began + limit, asking.answer())
+        let end = if has_another {
+            Instant::now()
+        } else {
+            since + limit
+        };
+        timeout_at(end, asking.answer())
             .await
             .map_err(|_elapsed| Err(OriginError::Slow(limit)))
     }
@@ -423,6 +436,18 @@ impl Resolver {
                 }
                 Err(error)
             }
+        }
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// Returns one that begins to wait now.
+    pub fn now() -> Self {
+        Self {
+            since: Instant::now(),
+            has_another: false,
         }
     }
 }

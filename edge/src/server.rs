@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{CACHE_CONTROL, HOST, HeaderName, HeaderValue, WARNING};
+use http::header::{CACHE_CONTROL, HOST, HeaderName, HeaderValue, IF_NONE_MATCH, WARNING};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, Uri};
 use http_body::Body as _;
@@ -14,14 +14,14 @@ use outport_core::oci::media::JSON;
 use outport_core::oci::reference::RepoName;
 use outport_core::oci::route::{Route, Routed};
 use prometheus_client::metrics::counter::Counter;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::forward::forward;
 use crate::forward::listing::{kept_listing, listing};
 use crate::metrics::{RequestMetrics, ServedLabel};
 use crate::pull::{Answer, Pull, Wanted};
-use crate::resolve::Resolver;
 use crate::resolve::hosted::Whose;
+use crate::resolve::{Resolver, Waiting};
 use crate::respond::{is_not_found, origin_error};
 use crate::served::Served;
 use crate::source::registries::{Addressed, Remote, Say, is_push_check};
@@ -112,10 +112,17 @@ impl Service {
             };
         }
         let route = &addressed.route;
+        let waiting = Waiting {
+            since: began,
+            // Who asks the origin for an upstream so is an edge that has kept what it had, and answers with that.
+            has_another: self.0.resolver.registries().is_here()
+                && request.headers().contains_key(IF_NONE_MATCH),
+        };
+        let way = (hops, waiting);
         let answer = match &addressed.otherwise {
-            None => self.answer(route, hops, &mut request).await,
+            None => self.answer(route, way, &mut request).await,
             Some(otherwise) if !is_open(otherwise) => {
-                let answer = Box::pin(self.answer(route, hops, &mut request)).await;
+                let answer = Box::pin(self.answer(route, way, &mut request)).await;
                 match self.if_hosted(route, answer).await {
                     Some(answer) => answer,
                     None => return self.finish(closed(&caller), name, Served::Local),
@@ -123,7 +130,7 @@ impl Service {
             }
             Some(otherwise) => {
                 let request = std::mem::take(&mut request);
-                Box::pin(self.answer_either([route, otherwise], hops, request)).await
+                Box::pin(self.answer_either([route, otherwise], way, request)).await
             }
         };
         let (mut response, served) = match answer {
@@ -194,12 +201,12 @@ impl Service {
     async fn answer_either(
         &self,
         [hosted, upstream]: [&Route; 2],
-        hops: u32,
+        way: (u32, Waiting),
         mut request: Request<Body>,
     ) -> Answer {
         let resolver = &self.0.resolver;
         let (Some(repo), Some(there)) = (hosted.repository(), upstream.repository()) else {
-            return self.answer(hosted, hops, &mut request).await;
+            return self.answer(hosted, way, &mut request).await;
         };
         // What may be an upstream's is only asked for, and has no body.
         let (head, _) = request.into_parts();
@@ -209,10 +216,10 @@ impl Service {
             Whose::Hosted
         } else if resolver.is_here(upstream).await {
             // The origin was asked for the name that led to it.
-            return self.answer(upstream, hops, &mut again()).await;
+            return self.answer(upstream, way, &mut again()).await;
         } else {
             let registry = resolver.registries().of(there);
-            let whose = resolver.whose(repo, registry, registry.tags().stale_after);
+            let whose = resolver.whose(repo, registry, Some(registry.tags().stale_after));
             match whose.await {
                 Whose::UpstreamSoFar => {
                     if let Some(kept) = self.kept(upstream, &head).await {
@@ -225,10 +232,10 @@ impl Service {
             }
         };
         match whose {
-            Whose::Upstream => match self.answer_upstream(upstream, hops, again(), asked).await {
+            Whose::Upstream => match self.answer(upstream, way, &mut again()).await {
                 Err(error) if error.is_not_found() => {
                     if resolver.is_hosted_by_now(repo).await? {
-                        return self.answer(hosted, hops, &mut again()).await;
+                        return self.answer(hosted, way, &mut again()).await;
                     }
                     Err(error)
                 }
@@ -237,43 +244,17 @@ impl Service {
             Whose::UpstreamLately(error) => self.kept(upstream, &head).await.ok_or(error),
             Whose::Unknown(error) => Err(error),
             Whose::Hosted | Whose::UpstreamSoFar => {
-                match self.answer(hosted, hops, &mut again()).await {
+                match self.answer(hosted, way, &mut again()).await {
                     Err(OriginError::Refused(refusal))
                         if refusal.is_of_unknown_name() && !is_push_check(hosted) =>
                     {
                         resolver.note_unhosted(repo, asked);
-                        self.answer(upstream, hops, &mut again()).await
+                        self.answer(upstream, way, &mut again()).await
                     }
                     answer => answer,
                 }
             }
         }
-    }
-
-    /// Answers for the default upstream to a client that has waited for the origin since `asked`: together no longer than it
-    /// would wait for the upstream alone, when what it asks for is here.
-    async fn answer_upstream(
-        &self,
-        upstream: &Route,
-        hops: u32,
-        request: Request<Body>,
-        asked: Instant,
-    ) -> Answer {
-        let registries = self.0.resolver.registries();
-        let there = upstream.repository().map(|there| registries.of(there));
-        let patience = there.and_then(|registry| registry.tags().stale_after);
-        let (head, body) = request.into_parts();
-        let mut request = Request::from_parts(head.clone(), body);
-        let mut answer = Box::pin(self.answer(upstream, hops, &mut request));
-        if let Some(patience) = patience {
-            if let Ok(answer) = timeout_at(asked + patience, &mut answer).await {
-                return answer;
-            }
-            if let Some(kept) = self.kept(upstream, &head).await {
-                return Ok(kept);
-            }
-        }
-        answer.await
     }
 
     /// Has what was answered with as it is here asked for when the origin has said whose it is.
@@ -289,9 +270,13 @@ impl Service {
                     ..
                 } = &route
                 {
-                    drop(resolver.manifest(repository, reference).await);
+                    drop(
+                        resolver
+                            .manifest(repository, reference, Waiting::now())
+                            .await,
+                    );
                 } else {
-                    drop(listing(&resolver, &route, &asked).await);
+                    drop(listing(&resolver, &route, (&asked, Instant::now())).await);
                 }
             })
         });
@@ -315,7 +300,12 @@ impl Service {
         }
     }
 
-    async fn answer(&self, route: &Route, hops: u32, request: &mut Request<Body>) -> Answer {
+    async fn answer(
+        &self,
+        route: &Route,
+        (hops, waiting): (u32, Waiting),
+        request: &mut Request<Body>,
+    ) -> Answer {
         match route {
             Route::Ping => Ok((small(HeaderValue::from_static(JSON), "{}"), Served::Local)),
             Route::FetchManifest {
@@ -323,9 +313,9 @@ impl Service {
                 reference,
                 fetch,
             } => {
-                let headers = request.headers();
+                let asked = (*fetch, request.headers());
                 let pull = &self.0.pull;
-                pull.manifest(repository, reference, *fetch, headers).await
+                pull.manifest(repository, reference, asked, waiting).await
             }
             Route::FetchBlob {
                 repository,
@@ -349,7 +339,7 @@ impl Service {
                 if self.0.resolver.registries().upstream(repository).is_some() =>
             {
                 let uri = request.uri().clone();
-                Box::pin(listing(&self.0.resolver, route, &uri)).await
+                Box::pin(listing(&self.0.resolver, route, (&uri, waiting.since))).await
             }
             _ => {
                 let request = std::mem::take(request);

@@ -76,8 +76,8 @@ pub struct OriginConfig {
 pub struct TagConfig {
     /// How they are kept.
     pub policy: Policy,
-    /// After so long a client that waits for the answer gets the last one, if there is any; none: it waits for it.
-    pub stale_after: Option<Duration>,
+    /// After so long a client that waits for a step towards the answer gets the last one, if there is any.
+    pub stale_after: Duration,
     /// How long a question goes on although the client that asked it has been answered otherwise.
     pub question_timeout: Duration,
 }
@@ -194,16 +194,23 @@ impl Origin {
     }
 
     /// Returns how long a client that can be answered with what was said before waits for each step towards an answer about a
-    /// repository, and for all of them; none: as long as it takes.
+    /// part of a repository, and for all of them.
     ///
-    /// One that answers in several steps, each of them soon, is waited for unless it has failed since it last answered: else
-    /// a tag that is seldom pulled, for which a token is needed first, would always be what it was before.
-    pub fn patience(&self, repo: &RepoName) -> Option<[Duration; 2]> {
-        let stale_after = self.0.config.tags.stale_after?;
-        let about = self.remote(repo).map(About::content);
-        let is_well = about.is_ok_and(|about| self.0.health.is_well_for(&about));
+    /// Who has failed since the last answer is not waited for long. Else one that answers in several steps, each of them soon,
+    /// is: or a tag that is seldom pulled, for which a token is needed first, would always be what it was before. An origin is
+    /// for as long as a question may take, however far it is: it says soon that an upstream does not answer, to who asks for what
+    /// has changed.
+    pub fn patience(&self, repo: &RepoName, part: Part) -> [Duration; 2] {
+        let TagConfig { stale_after, .. } = self.0.config.tags;
         let limit = self.0.config.answer_timeout;
-        Some([stale_after, if is_well { limit } else { stale_after }])
+        let about = self.remote(repo).map(|remote| About::new(remote, part));
+        let is_well = about.is_ok_and(|about| self.0.health.is_well_for(&about));
+        match &self.0.peer {
+            _ if !is_well => [stale_after; 2],
+            Peer::Upstream(_) => [stale_after, limit],
+            Peer::Through(..) if part != Part::Content => [stale_after; 2],
+            Peer::Absent | Peer::Node(_) | Peer::Through(..) => [limit; 2],
+        }
     }
 
     /// Returns how many times as long as usual its tags are good, because its quota is running out.
@@ -258,8 +265,8 @@ impl Origin {
             about: About::content(self.remote(repo)?),
             progress: progress.clone(),
         };
-        let remote = &errand.about.repo;
-        self.in_question_time(&errand, async {
+        let answer = self.in_question_time(&errand, async {
+            let remote = &errand.about.repo;
             if let (Some(known), Some(_)) = (known, self.definition())
                 && self.is_unchanged(&errand, reference, known).await?
             {
@@ -281,8 +288,16 @@ impl Origin {
             }
             let manifest = self.read_manifest(response, reference).await?;
             Ok((ManifestAnswer::Manifest(manifest), standing))
-        })
-        .await
+        });
+        let answer = answer.await;
+        if matches!(self.0.peer, Peer::Through(..)) {
+            let is_well = match &answer {
+                Ok((_, standing)) => !standing.is_stale,
+                Err(error) => !error.is_silence(),
+            };
+            self.0.health.report_behind(is_well);
+        }
+        answer
     }
 
     /// Asks an upstream whether a tag still points where it did, by HEAD: that is what quotas do not count.

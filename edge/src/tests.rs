@@ -88,7 +88,7 @@ pub(crate) const fn questions() -> OriginConfig {
         },
         tags: TagConfig {
             policy: Policy::good_for(Duration::ZERO),
-            stale_after: None,
+            stale_after: Duration::from_secs(9),
             question_timeout: Duration::from_secs(9),
         },
     }

@@ -188,7 +188,7 @@ fn questions(section: &mut Section<'_>, fresh_for: Duration) -> OriginConfig {
                 while_revalidate: section.take("stale_while_revalidate", Duration::ZERO),
                 if_error: section.take("stale_if_error", Good::For(STALE_IF_ERROR)),
             },
-            stale_after: Some(section.take("stale_after", Duration::from_millis(200))),
+            stale_after: section.take("stale_after", Duration::from_millis(200)),
             question_timeout: section.take("question_timeout", Duration::from_secs(10)),
         },
     }

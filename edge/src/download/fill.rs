@@ -60,6 +60,8 @@ pub(super) enum Ended {
     Early(Head),
     /// Verified and kept.
     Kept,
+    /// Verified, and here already: it came to show that its registry has it.
+    Shown,
     /// Verified, and not kept because the disk failed at the end.
     NotKept,
     /// The bytes were wrong.
@@ -116,9 +118,15 @@ impl Fill<'_> {
         }
     }
 
-    /// Looks whether the blob is here, and hashes it if that is in doubt; none when it has to come.
+    /// Looks whether the blob is here, and hashes it if that is in doubt; none when it has to come, be it to show that its
+    /// registry has it.
     async fn look(&self, head: &watch::Sender<Head>) -> Option<Ended> {
-        match self.parts.cache.blob(self.digest).await? {
+        let found = self.parts.cache.blob(self.digest).await?;
+        let resolver = &self.parts.resolver;
+        if !Box::pin(resolver.may_give(self.repo, self.digest)).await {
+            return None;
+        }
+        match found {
             Found::Held(_) | Found::Sound(_) => Some(Ended::Early(Head::Here)),
             Found::Doubtful(blob) => Some(self.verify(blob, head).await),
         }
@@ -353,6 +361,9 @@ impl Fill<'_> {
     }
 
     async fn publish(&self, partial: &Partial, size: u64) -> Ended {
+        if let Some(Found::Held(_) | Found::Sound(_)) = self.parts.cache.blob(self.digest).await {
+            return Ended::Shown;
+        }
         let (cache, partial) = (self.parts.cache.clone(), partial.clone());
         let home = self.parts.sources.home(self.digest);
         // The download may be cancelled meanwhile, and the index is not to be closed before.
@@ -376,7 +387,9 @@ impl Fill<'_> {
         let goes_on = match ended {
             Ended::Kept => return,
             Ended::Broken | Ended::Deserted | Ended::Early(_) => true,
-            Ended::NotKept | Ended::Mismatch | Ended::Disk | Ended::Cancelled => false,
+            Ended::Shown | Ended::NotKept | Ended::Mismatch | Ended::Disk | Ended::Cancelled => {
+                false
+            }
         };
         blocking(move || {
             if goes_on && Journal::read(&partial).is_some() {
@@ -418,7 +431,7 @@ impl Ended {
     pub(super) const fn label(&self) -> Outcome {
         match self {
             Self::Early(Head::Passing) | Self::Disk => Outcome::Disk,
-            Self::Early(Head::Here) | Self::Kept => Outcome::Kept,
+            Self::Early(Head::Here) | Self::Kept | Self::Shown => Outcome::Kept,
             Self::Early(_) => Outcome::Refused,
             Self::NotKept => Outcome::NotKept,
             Self::Mismatch => Outcome::Mismatch,

@@ -34,27 +34,26 @@ struct Question {
     is_referrers: bool,
 }
 
-/// Answers with a list of an upstream, for a client that asks for `asked`.
+/// Answers with a list of an upstream, for a client that asks for `asked` and has waited since a time.
 pub async fn listing(
     resolver: &Resolver,
     route: &Route,
-    asked: &Uri,
+    (asked, since): (&Uri, Instant),
 ) -> Result<(Response<Body>, Served), OriginError> {
     let question = Question::new(resolver, route, asked)?;
     let (upstream, is_referrers) = (question.upstream.clone(), question.is_referrers);
     let (key, path) = (question.key(), question.path_here(asked));
-    let began = Instant::now();
     let limit = upstream.answer_timeout();
-    let patience = upstream.patience(&question.local).unwrap_or([limit; 2]);
+    let patience = upstream.patience(&question.local, question.about.part());
     let mut asking = resolver.lists().join(key.clone(), |progress| {
         let (resolver, key) = (resolver.clone(), key.clone());
         async move { question.ask(&resolver, &key, &progress).await }
     });
-    let told = match asking.answer_in_steps(patience).await {
+    let told = match asking.answer_in_steps(since, patience).await {
         Some(told) => told,
         None => match resolver.kept_list(&key, &upstream).await {
             Some(list) => return answer(list, (&path, is_referrers), Served::Stale),
-            None => timeout_at(began + limit, asking.answer())
+            None => timeout_at(since + limit, asking.answer())
                 .await
                 .or(Err(OriginError::Slow(limit)))?,
         },

@@ -3,7 +3,7 @@
 //! What: that a registry says of a digest that it is there proves nothing: who operates an upstream that is open could so have
 //! what another one gives to its readers only. Among those who are open to the same readers no word is needed. Where some
 //! upstream has readers, what an upstream has proven to have, by bringing all of its bytes, is marked; anybody else's is
-//! streamed from the upstream itself, which proves it.
+//! downloaded from the upstream itself, once for all who ask for it so, which proves it.
 //!
 //! Why a mark of who may, and not of who may not: a mark can be lost, as all that is remembered here can, and a lost one has a
 //! blob come once more. What is hosted needs none: the origin links a blob only for who has brought it.

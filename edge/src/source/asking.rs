@@ -221,7 +221,7 @@ fn outcome(answer: &Result<Response<Body>, UpstreamError>) -> Option<Outcome> {
             // One that answers at all may be unable to for this one repository, or where it sends may be.
             let is_too_much = status == StatusCode::TOO_MANY_REQUESTS;
             return Some(if is_away(status) && !is_redirected {
-                Outcome::Silence
+                Outcome::Unavailable
             } else if status.is_server_error() || (is_too_much && is_redirected) {
                 Outcome::Trouble
             } else {

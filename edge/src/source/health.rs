@@ -8,6 +8,7 @@
 //! was asked about opens the breaker of all only when that many repositories in a row have it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -27,6 +28,8 @@ use crate::metrics::OriginMetrics;
 pub(super) struct Health {
     config: BreakerConfig,
     general: Mutex<General>,
+    /// Whether whoever is asked by way of it gave it no answer lately.
+    is_silent_behind: AtomicBool,
     /// What gave trouble.
     troubled: Option<Cache<About, Arc<Mutex<Breaker>>>>,
     metrics: OriginMetrics,
@@ -64,7 +67,9 @@ pub(super) enum Outcome {
     Answer,
     /// The answer that it cannot be answered, or where it was sent it was not.
     Trouble,
-    /// Nothing, or that nobody can answer now: whether that is so in general, others will tell.
+    /// The answer that nobody can answer now: whether that is so in general, others will tell.
+    Unavailable,
+    /// Nothing, which others will tell too.
     Silence,
     /// Nobody is there.
     Away,
@@ -92,6 +97,7 @@ impl Health {
                 breaker: Breaker::new(config),
                 silent: Vec::new(),
             }),
+            is_silent_behind: AtomicBool::new(false),
             troubled: short_memory(TROUBLED_MAX, TROUBLED_TIME),
             config,
             metrics,
@@ -150,13 +156,14 @@ impl Health {
             Outcome::Answer | Outcome::Trouble => self.report(true),
             Outcome::Away => self.report(false),
             // That lists cannot be had is no sign that content cannot.
-            Outcome::Silence if about.part != Part::Content => {}
-            Outcome::Silence => self.report_silence(about),
+            Outcome::Unavailable | Outcome::Silence if about.part != Part::Content => {}
+            Outcome::Unavailable => self.report_silence(about, Breaker::failed_alone),
+            Outcome::Silence => self.report_silence(about, Breaker::failed),
         }
     }
 
-    /// Takes note that a repository was met with silence.
-    fn report_silence(&self, about: &About) {
+    /// Takes note that a repository was met with silence, which counts as is said.
+    fn report_silence(&self, about: &About, count: impl FnOnce(&mut Breaker, Instant)) {
         let (is_closed, silent) = {
             let mut general = self.general.lock();
             let is_first = !general.silent.contains(&about.repo);
@@ -165,7 +172,7 @@ impl Health {
                 general.silent.push(about.repo.clone());
             }
             if is_first || !was_closed {
-                general.breaker.failed(Instant::now());
+                count(&mut general.breaker, Instant::now());
             }
             let is_closed = general.breaker.is_closed();
             let silent = if is_closed {
@@ -226,10 +233,17 @@ impl Health {
         is_told || own.unwrap_or_else(|| general.breaker.is_resting(now))
     }
 
-    /// Whether nothing has failed in general, nor about something, since there was an answer.
+    /// Whether nothing has failed in general, nor about something, nor behind it, since there was an answer.
     pub(super) fn is_well_for(&self, about: &About) -> bool {
         let has_failed = |own: Arc<Mutex<Breaker>>| own.lock().has_failed();
-        !self.general.lock().breaker.has_failed() && !self.of(about).is_some_and(has_failed)
+        !self.is_silent_behind.load(Ordering::Relaxed)
+            && !self.general.lock().breaker.has_failed()
+            && !self.of(about).is_some_and(has_failed)
+    }
+
+    /// Takes note of whether whoever is asked by way of it gave it an answer.
+    pub(super) fn report_behind(&self, is_well: bool) {
+        self.is_silent_behind.store(!is_well, Ordering::Relaxed);
     }
 
     /// Whether none may go now.
@@ -284,6 +298,11 @@ impl About {
         Self { repo, part }
     }
 
+    /// Returns what of the repository it is about.
+    pub const fn part(&self) -> Part {
+        self.part
+    }
+
     pub(super) fn asked(self) -> Errand {
         Errand {
             about: self,
@@ -293,5 +312,49 @@ impl About {
 
     pub(super) const fn content(repo: RepoName) -> Self {
         Self::new(repo, Part::Content)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const MIN_REST: Duration = Duration::from_secs(1);
+
+    fn health() -> Health {
+        let config = BreakerConfig {
+            failures: 3,
+            min_rest: MIN_REST,
+            max_rest: Duration::from_secs(100),
+        };
+        Health::new(config, true, OriginMetrics::default())
+    }
+
+    fn about(number: usize) -> About {
+        About::content(format!("repo-{number}").parse().unwrap())
+    }
+
+    /// Asks about repositories that were never asked for, each as soon as one may be, and returns how long it took.
+    async fn asked_one_by_one(health: &Health, outcome: Outcome) -> Duration {
+        let began = Instant::now();
+        for number in 0..10 {
+            let about = about(number);
+            while let Err(OriginError::Resting(rest)) = health.permit_for(&about) {
+                advance(rest).await;
+            }
+            health.report_for(&about, outcome);
+        }
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn repositories_that_cannot_be_had_keep_nobody_from_others_for_long() {
+        let took = asked_one_by_one(&health(), Outcome::Unavailable).await;
+        assert_eq!(took, 7 * MIN_REST);
+        // Who says nothing keeps those waiting who ask.
+        let took = asked_one_by_one(&health(), Outcome::Silence).await;
+        assert_eq!(took, (1 + 2 + 4 + 8 + 16 + 32 + 64) * MIN_REST);
     }
 }

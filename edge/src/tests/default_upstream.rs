@@ -21,10 +21,14 @@ struct Rig {
 
 impl Rig {
     async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    async fn with(set: &[&str]) -> Self {
         let origin = ScriptedOrigin::start().await;
         let upstream = ScriptedUpstream::start().await;
         let cache = TempDir::new().unwrap();
-        let edge = start(&cache, &origin, &upstream).await;
+        let edge = start(&cache, (&origin, &upstream), set).await;
         Self {
             origin,
             upstream,
@@ -35,7 +39,7 @@ impl Rig {
 
     async fn restart(self) -> Self {
         self.edge.stop().await;
-        let edge = start(&self.cache, &self.origin, &self.upstream).await;
+        let edge = start(&self.cache, (&self.origin, &self.upstream), &[]).await;
         Self { edge, ..self }
     }
 }
@@ -43,8 +47,8 @@ impl Rig {
 /// Starts an edge that asks the origin each time, and the upstream itself.
 async fn start(
     cache: &TempDir,
-    origin: &ScriptedOrigin,
-    upstream: &ScriptedUpstream,
+    (origin, upstream): (&ScriptedOrigin, &ScriptedUpstream),
+    set: &[&str],
 ) -> RunningEdge {
     let url = format!("upstream.0.url=http://{}", upstream.address);
     let sets = [
@@ -56,6 +60,7 @@ async fn start(
         "origin.answer_timeout=1m",
         "origin.names=[\"registry.example\"]",
     ];
+    let sets = [&sets, set].concat();
     RunningEdge::start(cache.path(), origin.address, &sets).await
 }
 
@@ -201,6 +206,21 @@ async fn nobody_waits_for_the_one_after_the_other() {
         answer.is(200, expected, "fwd=stale; detail=origin-unreachable");
         assert!(took < STALE_MAX, "{path}: {took:?}");
     }
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_gets_on_is_waited_for_by_a_bare_name() {
+    let set = ["upstreams.stale_after=1s", "upstreams.answer_timeout=30s"];
+    let rig = Rig::with(&set).await;
+    let path = "/v2/org/app/manifests/1";
+    rig.upstream.put_manifest("org/app", "1", &manifest("a"));
+    rig.edge.get(path).await.is(200, &manifest("a"), "fwd=miss");
+    rig.upstream.put_manifest("org/app", "1", &manifest("b"));
+    rig.upstream
+        .delay("/", std::time::Duration::from_millis(600));
+    // By HEAD, and then by GET.
+    rig.edge.get(path).await.is(200, &manifest("b"), "fwd=miss");
     rig.edge.stop().await;
 }
 

@@ -250,6 +250,26 @@ async fn blobs_that_begin_late_come_to_who_asks_again_and_close_the_origin_to_no
 }
 
 #[tokio::test]
+async fn a_hung_origin_is_waited_for_by_the_first_only() {
+    const LIMIT: Duration = Duration::from_secs(2);
+    let set = ["origin.answer_timeout=2s", "origin.stale_after=100ms"];
+    let rig = Rig::with(&set).await;
+    let image = content(1000, 1);
+    rig.origin.put_manifest("a", "1", &image);
+    let path = "/v2/a/manifests/1";
+    rig.edge.get(path).await.is(200, &image, "fwd=miss");
+    rig.origin.fail_always(Fault::Silence);
+    for expected in [LIMIT..2 * LIMIT, Duration::ZERO..LIMIT / 2] {
+        let began = Instant::now();
+        let answer = rig.edge.get(path).await;
+        let took = began.elapsed();
+        answer.is(200, &image, "fwd=stale; detail=origin-unreachable");
+        assert!(expected.contains(&took), "{took:?}");
+    }
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_in_one_blob_s_place_keeps_no_other_out() {
     let rig = Rig::with(&["cache.disk_rest=1h"]).await;
     let (blob, other) = (content(LAYER, 20), content(LAYER, 21));

@@ -3,6 +3,7 @@
 mod siblings;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::Method;
 use http::header::{AUTHORIZATION, IF_NONE_MATCH, RANGE, WWW_AUTHENTICATE};
 use tempfile::TempDir;
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 use super::origin::ScriptedOrigin;
 use super::upstreams::scripted::ScriptedUpstream;
 use super::upstreams::{Rig, manifest};
-use super::{Answer, RunningEdge, blob_path, content, sha256};
+use super::{Answer, Begun, RunningEdge, blob_path, content, sha256};
 
 /// Their passwords are `secret` and `other`.
 const USERS: &str = "alice:$2b$04$VprzhVKA06LJiNmQc2ry/.dKdVOfAvUIUpvzuMeLL6FOJOJaVF9aW\n\
@@ -209,7 +210,14 @@ async fn an_upstream_that_lies_about_what_it_has_gets_nothing_of_another_s() {
     let (_users, users) = users();
     let open = ScriptedUpstream::start().await;
     let url = format!("upstream.1.url=http://{}", open.address);
-    let set = [&*users, FOR_ALICE, "upstream.1.name=open", &url];
+    let asked_again = "upstreams.absent_for=0s";
+    let set = [
+        &*users,
+        FOR_ALICE,
+        "upstream.1.name=open",
+        &url,
+        asked_again,
+    ];
     let rig = Rig::new(&set).await;
     let blob = content(3_000_000, 2);
     rig.upstream.put_blob("org/app", &blob);
@@ -232,7 +240,7 @@ async fn an_upstream_that_lies_about_what_it_has_gets_nothing_of_another_s() {
     assert!(begun.unwrap().finish().await.body.as_ref() == Some(&blob));
     rig.edge.settle().await;
     for path in [own.clone(), blob_path("open/x/z", &blob)] {
-        assert_eq!(get(&rig.edge, ANYBODY, &path).await.body, None);
+        assert_eq!(get(&rig.edge, ANYBODY, &path).await.status, 404);
         assert_eq!(rig.edge.head(&path).await.status, 200);
     }
     // What it has brought once is given on its word, and what is open to all is as before.
@@ -246,7 +254,42 @@ async fn an_upstream_that_lies_about_what_it_has_gets_nothing_of_another_s() {
     });
     get(&rig.edge, ANYBODY, &own)
         .await
-        .is(200, &blob, "fwd=bypass");
+        .is(200, &blob, "fwd=miss");
+    rig.edge.settle().await;
+    get(&rig.edge, ANYBODY, &own).await.is(200, &blob, "hit");
+    get(&rig.edge, ALICE, &theirs).await.is(200, &blob, "hit");
+    rig.edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_here_of_one_upstream_comes_of_another_once_for_all_who_ask() {
+    const CLIENTS: usize = 20;
+    let (_users, users) = users();
+    let open = ScriptedUpstream::start().await;
+    let url = format!("upstream.1.url=http://{}", open.address);
+    let set = [&*users, FOR_ALICE, "upstream.1.name=open", &url];
+    let rig = Rig::new(&set).await;
+    let blob = content(3_000_000, 2);
+    rig.upstream.put_blob("org/app", &blob);
+    open.put_blob("x/y", &blob);
+    let [theirs, own] = ["hub/org/app", "open/x/y"].map(|repo| blob_path(repo, &blob));
+    assert_eq!(get(&rig.edge, ALICE, &theirs).await.status, 200);
+    rig.edge.settle().await;
+    let (is_in, go) = open.hold_next();
+    let first = get(&rig.edge, ANYBODY, &own);
+    let others = async {
+        is_in.await.unwrap();
+        let others = join_all((1..CLIENTS).map(|_| rig.edge.begin(Method::GET, &own, &[])));
+        let (others, ()) = tokio::join!(others, async { go.send(()).unwrap() });
+        join_all(others.into_iter().map(Begun::finish)).await
+    };
+    let (first, others) = tokio::join!(first, others);
+    for answer in std::iter::once(&first).chain(&others) {
+        assert!(answer.body.as_ref() == Some(&blob), "{}", answer.status);
+    }
+    rig.edge.settle().await;
+    assert_eq!(open.count("GET", "/blobs/"), 1);
+    assert!(rig.edge.cache.partials().is_empty(), "it is kept once");
     get(&rig.edge, ANYBODY, &own).await.is(200, &blob, "hit");
     get(&rig.edge, ALICE, &theirs).await.is(200, &blob, "hit");
     rig.edge.stop().await;

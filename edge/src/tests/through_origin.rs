@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -17,11 +18,12 @@ use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::origin::{Fault, ScriptedOrigin, TASKS};
-use super::upstreams::manifest;
 use super::upstreams::scripted::{Behaviour, ScriptedUpstream};
+use super::upstreams::{STALE_MAX, manifest};
 use super::{RunningEdge, content, sha256};
 use crate::config::PullThroughConfig;
 use crate::pull_through::PullThrough;
@@ -36,19 +38,19 @@ struct Through {
 
 impl Through {
     async fn start(upstream: &ScriptedUpstream) -> Self {
-        Self::start_with(upstream, "upstreams.tags_fresh_for=1m").await
+        Self::start_with(upstream, &["upstreams.tags_fresh_for=1m"]).await
     }
 
-    async fn start_with(upstream: &ScriptedUpstream, set: &str) -> Self {
+    async fn start_with(upstream: &ScriptedUpstream, more: &[&str]) -> Self {
         let cache = TempDir::new().unwrap();
-        let set = [
+        let mut set = vec![
             format!("cache.path={}", cache.path().display()),
             "upstream.0.name=hub".to_owned(),
             format!("upstream.0.url=http://{}", upstream.address),
             "upstreams.min_rest=1ms".to_owned(),
             "upstreams.max_rest=1ms".to_owned(),
-            set.to_owned(),
         ];
+        set.extend(more.iter().map(|&set| set.to_owned()));
         let sources = Sources {
             file: None,
             env: &[],
@@ -263,7 +265,7 @@ async fn what_the_origin_holds_is_served_and_as_old_as_it_is() {
     let upstream = ScriptedUpstream::start().await;
     let image = manifest("a");
     upstream.put_manifest("org/app", "1", &image);
-    let origin = Through::start_with(&upstream, "upstreams.tags_fresh_for=0s").await;
+    let origin = Through::start_with(&upstream, &["upstreams.tags_fresh_for=0s"]).await;
     let caches = [(); 2].map(|()| TempDir::new().unwrap());
     let set = ["upstreams.min_rest=1h", "upstreams.max_rest=1h"];
     let first = origin.edge(caches[0].path(), &set).await;
@@ -284,12 +286,64 @@ async fn what_the_origin_holds_is_served_and_as_old_as_it_is() {
     second.stop().await;
 }
 
+/// Which takes longer than anybody waits for a step, and is none that an edge sees.
+#[tokio::test]
+async fn an_upstream_that_gets_on_is_waited_for_by_way_of_the_origin() {
+    let upstream = ScriptedUpstream::start().await;
+    upstream.ask_for_tokens(None);
+    upstream.put_manifest("org/app", "1", &manifest("a"));
+    let set = [
+        "upstreams.tags_fresh_for=0s",
+        "upstreams.stale_after=1s",
+        "upstreams.answer_timeout=30s",
+    ];
+    let origin = Through::start_with(&upstream, &set).await;
+    let cache = TempDir::new().unwrap();
+    let edge = origin.edge(cache.path(), &set).await;
+    let path = "/v2/hub/org/app/manifests/1";
+    edge.get(path).await.is(200, &manifest("a"), "fwd=miss");
+    upstream.put_manifest("org/app", "1", &manifest("b"));
+    upstream.delay("/", Duration::from_millis(600));
+    edge.get(path).await.is(200, &manifest("b"), "fwd=miss");
+    edge.stop().await;
+}
+
+/// The origin does not have the edge wait that could answer with what it has; where the edge asks, nobody knows why it waits.
+#[tokio::test]
+async fn nobody_waits_for_what_the_origin_waits_for_in_vain() {
+    let upstream = ScriptedUpstream::start().await;
+    let image = manifest("a");
+    upstream.put_manifest("org/app", "1", &image);
+    let cache = TempDir::new().unwrap();
+    let set = ["upstreams.tags_fresh_for=0s"];
+    let path = "/v2/hub/org/app/manifests/1";
+    let origin = Through::start_with(&upstream, &set).await;
+    let edge = origin.edge(cache.path(), &set).await;
+    edge.get(path).await.is(200, &image, "fwd=miss");
+    edge.stop().await;
+    // One that has never had it.
+    let origin = Through::start_with(&upstream, &set).await;
+    let edge = origin.edge(cache.path(), &set).await;
+    upstream.behave(Behaviour::Silent);
+    for _ in 0..3 {
+        let began = Instant::now();
+        let answer = edge.get(path).await;
+        let took = began.elapsed();
+        answer.is(200, &image, "fwd=stale; detail=origin-unreachable");
+        assert!(took < STALE_MAX, "{took:?}");
+    }
+    // Who has nothing waits as ever.
+    let answer = edge.get("/v2/hub/org/app/manifests/2").await;
+    assert_eq!(answer.status, 503);
+    edge.stop().await;
+}
+
 #[tokio::test]
 async fn what_the_origin_calls_stale_is_not_asked_for_with_each_pull() {
     let upstream = ScriptedUpstream::start().await;
     let image = manifest("a");
     upstream.put_manifest("org/app", "1", &image);
-    let origin = Through::start_with(&upstream, "upstreams.tags_fresh_for=0s").await;
+    let origin = Through::start_with(&upstream, &["upstreams.tags_fresh_for=0s"]).await;
     let cache = TempDir::new().unwrap();
     let path = "/v2/hub/org/app/manifests/1";
     let edge = origin
