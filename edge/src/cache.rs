@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outport_core::breaker::{Breaker, BreakerConfig, Permit};
+use outport_core::location::key::Lane;
 use outport_core::oci::digest::Digest;
 use outport_core::store::disk::{BlobFile, Disk, Entry, OpenError, Partial};
 use parking_lot::Mutex;
@@ -76,8 +77,6 @@ pub struct CacheConfig {
 
 #[derive(Debug)]
 struct Inner {
-    #[expect(dead_code, reason = "it is there to be dropped")]
-    locked: Locked,
     disk: Disk,
     table: Mutex<Table>,
     index: Index,
@@ -91,6 +90,8 @@ struct Inner {
     last_relief: Mutex<u64>,
     names: Names,
     metrics: CacheMetrics,
+    #[expect(dead_code, reason = "it is there to be dropped, the last of them")]
+    locked: Locked,
 }
 
 // === impl Cache ===
@@ -263,7 +264,7 @@ impl Cache {
         }
         let cache = self.clone();
         let outcome = spawn_blocking(move || {
-            let partial = cache.0.disk.partial(&digest)?;
+            let partial = cache.0.disk.partial(&digest, Lane::default())?;
             partial.truncate(0)?;
             partial.write_at(&content, 0)?;
             cache.publish(&partial, content.len() as u64, Home::Here)
@@ -304,9 +305,9 @@ impl Cache {
         self.0.filling.lock().failed(Instant::now());
     }
 
-    /// Opens the file of a blob on its way in, with what an earlier download left. Blocks.
-    pub fn partial(&self, digest: &Digest) -> io::Result<Partial> {
-        self.0.disk.partial(digest)
+    /// Opens the file of a blob on its way in from a registry, with what an earlier download left. Blocks.
+    pub fn partial(&self, digest: &Digest, lane: Lane) -> io::Result<Partial> {
+        self.0.disk.partial(digest, lane)
     }
 
     /// Returns the files of interrupted downloads, and of those under way. Blocks.

@@ -1,11 +1,13 @@
-//! Bringing a blob in: one download per digest, which every request for it follows.
+//! Bringing a blob in: one download per digest and registry, which every request for it there follows.
 //!
 //! What: [`Downloads`] starts a task for a digest that is not here, or lets a request join the one under way. The task asks the
 //! origin, fills a [`Landing`] and publishes it; requests read the landing each at its own pace. One connection brings a blob
 //! from the front; a reader that waits far ahead, or a long link, gets more of them.
 //!
-//! Invariants: at most one download per digest is under way; it belongs to no request. A blob is published only after its
-//! bytes hashed to its digest. The number of downloads is bounded: one more waits for a while, and then is refused.
+//! Invariants: at most one download per digest and registry (the origin, or an upstream) is under way; it belongs to no request.
+//! What two registries have comes from both when it is asked of both at a time: so neither one that is slow or lies, nor who may
+//! read there, is the other's matter. A blob is published only after its bytes hashed to its digest. The number of downloads is
+//! bounded: one more waits for a while, and then is refused.
 //!
 //! Failure: a source that dies is asked for the rest, with growing pauses, as long as it brings something in between; when
 //! it does not come back, readers break off and what is here is kept for the next download; when the bytes are wrong,
@@ -22,7 +24,6 @@ mod giver;
 mod journal;
 pub mod landing;
 pub mod leftovers;
-mod offers;
 mod recent;
 mod schedule;
 mod spans;
@@ -43,17 +44,14 @@ use tokio::time::timeout;
 
 use crate::cache::Cache;
 use crate::coalesce::Role;
-use crate::metrics::{DownloadMetrics, OutcomeLabel};
+use crate::metrics::{DownloadMetrics, OutcomeLabel, SourceKind};
 use crate::names::Moment;
 use crate::resolve::Resolver;
 use crate::source::OriginError;
 use crate::source::sources::{Reach, Sources};
 use attendance::{Attendance, Attendee};
-pub use giver::Giver;
-use giver::Liars;
 use landing::Landing;
 use leftovers::LeftoverConfig;
-use offers::Offers;
 use turns::Turns;
 
 /// The downloads of an edge; cheap to clone.
@@ -91,7 +89,6 @@ pub struct Download {
     repo: RepoName,
     moment: Moment,
     head: watch::Receiver<Head>,
-    offers: Offers,
     attendee: Attendee,
 }
 
@@ -103,7 +100,6 @@ struct Entry {
     /// When it was started: its source said, or is going to say, that `repo` linked the blob then.
     moment: Moment,
     head: watch::Receiver<Head>,
-    offers: Offers,
     attendance: Attendance,
 }
 
@@ -115,7 +111,7 @@ pub enum Head {
     /// The source has not answered yet.
     Asking,
     /// Bytes are coming in here, the first of them from such a source.
-    Landing(Landing, Giver),
+    Landing(Landing, SourceKind),
     /// The blob was here already.
     Here,
     /// The disk takes nothing: every reader is on its own.
@@ -135,10 +131,8 @@ struct Inner {
     turns: Turns,
     /// Those that hash what is here.
     verifying: Semaphore,
-    running: Mutex<HashMap<Digest, Entry>>,
+    running: Mutex<HashMap<Key, Entry>>,
     ids: AtomicU64,
-    /// Registries that are to be offered to nobody.
-    liars: Liars,
     /// How many connections bring something in.
     connections: AtomicUsize,
     metrics: DownloadMetrics,
@@ -149,14 +143,16 @@ struct Begin {
     repo: RepoName,
     moment: Moment,
     reach: Reach,
-    offers: Offers,
     attendance: Attendance,
 }
+
+/// What a download brings, and the upstream that it comes from, if it is one.
+type Key = (Digest, Option<String>);
 
 /// Takes a download out when it ends, whichever way; not one that has followed it.
 struct Running {
     downloads: Downloads,
-    digest: Digest,
+    key: Key,
     id: u64,
 }
 
@@ -196,7 +192,6 @@ impl Downloads {
             verifying: Semaphore::new(VERIFYING_MAX),
             running: Mutex::default(),
             ids: AtomicU64::new(0),
-            liars: Liars::new(),
             connections: AtomicUsize::new(0),
             metrics,
         }))
@@ -207,59 +202,46 @@ impl Downloads {
         &self.0.sources
     }
 
-    /// Whether a blob is on its way.
-    pub fn is_running(&self, digest: &Digest) -> bool {
-        self.0
-            .running
-            .lock()
-            .get(digest)
-            .is_some_and(Entry::is_sound)
+    fn key(&self, digest: &Digest, repo: &RepoName) -> Key {
+        (*digest, self.0.sources.upstream(repo))
     }
 
-    /// Says that the blob of a download is to be had through `repo` too, of another registry, unless that one has given wrong
-    /// bytes so.
-    pub fn offer(&self, download: &Download, repo: &RepoName) {
-        if !self.0.liars.has(self.0.sources.upstream(repo)) {
-            download.offers.make(repo);
-        }
-    }
-
-    /// Whether a download was begun for a registry that gave wrong bytes a while ago.
-    pub fn is_of_liar(&self, download: &Download) -> bool {
-        let registry = self.0.sources.upstream(download.repo());
-        self.0.liars.has(registry)
+    /// Whether a blob is on its way from the registry that a repository is of.
+    pub fn is_running(&self, digest: &Digest, repo: &RepoName) -> bool {
+        let running = self.0.running.lock();
+        let entry = running.get(&self.key(digest, repo));
+        entry.is_some_and(Entry::is_sound)
     }
 
     /// Returns the download of a blob that is under way, or else starts it from what `repo` links and `reach` allows.
     pub fn follow(&self, digest: &Digest, repo: &RepoName, reach: Reach) -> (Download, Role) {
+        let key = self.key(digest, repo);
         let mut running = self.0.running.lock();
-        if let Some(download) = running.get(digest).and_then(Entry::join) {
+        if let Some(download) = running.get(&key).and_then(Entry::join) {
             return (download, Role::Joined);
         }
         let (sender, head) = watch::channel(Head::Waiting);
-        let (offers, attendance) = (Offers::default(), Attendance::new());
+        let attendance = Attendance::new();
         let moment = self.0.resolver.moment_of_links(repo);
         let entry = Entry {
             id: self.0.ids.fetch_add(1, Ordering::Relaxed),
             repo: repo.clone(),
             moment,
             head: head.clone(),
-            offers: offers.clone(),
             attendance: attendance.clone(),
         };
         let guard = Running {
             downloads: self.clone(),
-            digest: *digest,
+            key: key.clone(),
             id: entry.id,
         };
-        running.insert(*digest, entry);
+        running.insert(key, entry);
         drop(running);
         let attendee = attendance.first();
         let begin = Begin {
             repo: repo.clone(),
             moment,
             reach,
-            offers: offers.clone(),
             attendance,
         };
         let task = self.clone().run(guard, begin, sender);
@@ -268,7 +250,6 @@ impl Downloads {
             repo: repo.clone(),
             moment,
             head,
-            offers,
             attendee,
         };
         (download, Role::Asked)
@@ -279,20 +260,19 @@ impl Downloads {
             repo,
             moment,
             reach,
-            offers,
             attendance,
         } = begin;
+        let digest = &entry.key.0;
         self.0.metrics.running.inc();
         let ending = self.0.tasks.token();
         let fill = fill::Fill {
             parts: &self.0,
             repo: &repo,
             moment,
-            digest: &entry.digest,
+            digest,
             reach,
             gave: &Mutex::default(),
             has_sick_sibling: &AtomicBool::new(false),
-            offers: &offers,
             attendance: &attendance,
         };
         let outcome = tokio::select! {
@@ -304,7 +284,7 @@ impl Downloads {
             outcome: outcome.label(),
         };
         self.0.metrics.finished.get_or_create(&label).inc();
-        tracing::info!(digest = %entry.digest, repo = %repo, outcome = label.outcome.as_str(), "download ended");
+        tracing::info!(digest = %digest, repo = %repo, outcome = label.outcome.as_str(), "download ended");
         // Before anybody hears of it, so that whoever tries again starts another.
         drop(entry);
         if let fill::Ended::Early(last) = outcome {
@@ -358,7 +338,6 @@ impl Entry {
             repo: self.repo.clone(),
             moment: self.moment,
             head: self.head.clone(),
-            offers: self.offers.clone(),
             attendee: self.attendance.enter()?,
         })
     }
@@ -389,11 +368,6 @@ impl Download {
         head.map_or(Head::Failed(OriginError::Ending), |head| head.clone())
     }
 
-    /// Returns the repository that it was started for.
-    pub const fn repo(&self) -> &RepoName {
-        &self.repo
-    }
-
     /// Returns the word that somebody waits for it.
     pub fn attendee(&self) -> Attendee {
         self.attendee.clone()
@@ -404,10 +378,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         let mut running = self.downloads.0.running.lock();
         if running
-            .get(&self.digest)
+            .get(&self.key)
             .is_some_and(|entry| entry.id == self.id)
         {
-            running.remove(&self.digest);
+            running.remove(&self.key);
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::cache::Found;
 use crate::coalesce::Role;
 use crate::download::follower::follow;
 use crate::download::landing::Landing;
-use crate::download::{Download, Downloads, Giver, Head};
+use crate::download::{Download, Downloads, Head};
 use crate::metrics::SourceKind;
 use crate::resolve::{Resolved, Resolver, Waiting};
 use crate::served::Served;
@@ -186,32 +186,20 @@ impl Pull {
                 return self.pass(wanted).await;
             }
             let (mut download, role) = self.downloads.follow(digest, repo, wanted.reach);
-            let registries = self.resolver.registries();
-            // Neither are its bytes for all who read this one, nor the other way round.
-            if !registries.are_as_open(repo, download.repo()) {
-                return self.pass(wanted).await;
-            }
             let is_own = download.is_of(repo, &self.resolver);
             let mut size = None;
             if !is_own {
                 size = Some(self.linked_size(repo, digest).await?);
             }
-            let is_foreign = !registries.are_of_one(repo, download.repo());
-            if is_foreign {
-                if self.downloads.is_of_liar(&download) {
-                    return self.pass(wanted).await;
-                }
-                self.downloads.offer(&download, repo);
-            }
             let rest = deadline.saturating_duration_since(Instant::now());
             match download.head(rest).await {
-                Head::Landing(landing, giver) => {
-                    let begun = (&landing, &giver, size);
+                Head::Landing(landing, kind) => {
+                    let begun = (&landing, kind, size);
                     if !self.may_follow(wanted, begun, deadline).await? {
                         return self.pass(wanted).await;
                     }
                     let response = self.following(wanted, &landing, &download);
-                    let served = match (role, giver.kind) {
+                    let served = match (role, kind) {
                         (_, SourceKind::Disk) => Served::Hit,
                         (Role::Asked, SourceKind::Sibling) => Served::Sibling,
                         (role, _) => served(role),
@@ -219,9 +207,8 @@ impl Pull {
                     return Ok((response, served));
                 }
                 Head::Passing => return self.pass(wanted).await,
-                // Another repository's refusal says nothing about this one, and nothing of another registry does.
+                // Another repository's refusal says nothing about this one.
                 Head::Failed(OriginError::Refused(_)) if !is_own => {}
-                Head::Failed(_) if is_foreign && Instant::now() < deadline => {}
                 // That question was asked before this request came.
                 Head::Failed(error)
                     if role == Role::Joined
@@ -249,32 +236,33 @@ impl Pull {
         let Wanted { repo, digest, .. } = wanted;
         let cache = self.resolver.cache();
         let is_to_come = !cache.has(digest) || self.needs_more_than_a_link(repo, digest).await;
-        is_to_come && !self.downloads.is_running(digest) && !cache.may_fill()
+        is_to_come && !self.downloads.is_running(digest, repo) && !cache.may_fill()
     }
 
-    /// Whether a blob that comes in is what is wanted; `size` is what the repository links, if that was asked already.
+    /// Whether a blob that comes in is what is wanted; `size` is what the repository links, if it is not the one that was asked
+    /// for it.
     async fn may_follow(
         &self,
         wanted: Wanted<'_>,
-        (landing, giver, size): (&Landing, &Giver, Option<u64>),
+        (landing, kind, size): (&Landing, SourceKind, Option<u64>),
         deadline: Instant,
     ) -> Result<bool, OriginError> {
         let Wanted { repo, digest, .. } = wanted;
         // It has come in since that was looked at.
-        if giver.kind == SourceKind::Disk && self.needs_more_than_a_link(repo, digest).await {
+        if kind == SourceKind::Disk && self.needs_more_than_a_link(repo, digest).await {
             return Ok(false);
         }
         let size = match size {
             Some(size) => size,
-            None if giver.shows_link_of(repo) => return Ok(true),
-            // Who began it may have been answered through what another offered.
+            // Its answer showed the link.
+            None if kind != SourceKind::Disk => return Ok(true),
             None => {
                 let rest = deadline.saturating_duration_since(Instant::now());
                 let linked = timeout(rest, self.linked_size(repo, digest)).await;
                 linked.unwrap_or(Err(OriginError::Slow(rest)))?
             }
         };
-        // What another registry says of it is wrong, or its own word is: not to be found out by who asks here.
+        // What another repository says of it is wrong, or its own word is: not to be found out by who asks here.
         Ok(size == landing.size())
     }
 

@@ -208,7 +208,9 @@ impl Resolver {
         (mut asking, Waiting { since, has_another }): (Asking<T>, Waiting),
     ) -> Result<(Option<T>, Role), Result<Resolved, OriginError>> {
         let registry = self.registries.of(repo);
-        let patience = registry.patience(repo, Part::Content);
+        let Some(patience) = registry.patience(repo, Part::Content) else {
+            return Ok(asking.answer().await);
+        };
         let limit = registry.answer_timeout();
         if let Some(answered) = asking.answer_in_steps(since, patience).await {
             return Ok(answered);

@@ -194,22 +194,23 @@ impl Origin {
     }
 
     /// Returns how long a client that can be answered with what was said before waits for each step towards an answer about a
-    /// part of a repository, and for all of them.
+    /// part of a repository, and for all of them; none: as long as the question goes on.
     ///
     /// Who has failed since the last answer is not waited for long. Else one that answers in several steps, each of them soon,
     /// is: or a tag that is seldom pulled, for which a token is needed first, would always be what it was before. An origin is
     /// for as long as a question may take, however far it is: it says soon that an upstream does not answer, to who asks for what
     /// has changed.
-    pub fn patience(&self, repo: &RepoName, part: Part) -> [Duration; 2] {
+    pub fn patience(&self, repo: &RepoName, part: Part) -> Option<[Duration; 2]> {
         let TagConfig { stale_after, .. } = self.0.config.tags;
         let limit = self.0.config.answer_timeout;
         let about = self.remote(repo).map(|remote| About::new(remote, part));
         let is_well = about.is_ok_and(|about| self.0.health.is_well_for(&about));
         match &self.0.peer {
-            _ if !is_well => [stale_after; 2],
-            Peer::Upstream(_) => [stale_after, limit],
-            Peer::Through(..) if part != Part::Content => [stale_after; 2],
-            Peer::Absent | Peer::Node(_) | Peer::Through(..) => [limit; 2],
+            _ if !is_well => Some([stale_after; 2]),
+            Peer::Upstream(_) => Some([stale_after, limit]),
+            Peer::Through(..) if part != Part::Content => Some([stale_after; 2]),
+            Peer::Through(..) => Some([limit; 2]),
+            Peer::Absent | Peer::Node(_) => None,
         }
     }
 

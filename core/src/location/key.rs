@@ -9,6 +9,7 @@
 //!   moves/<alg>.<hex>/<uuid>          says that the bytes of a blob are those of an upload (object stores only)
 //!   moves/<alg>.<hex>/<uuid>.claim    says that somebody copies them to where they belong, and how (object stores only)
 //!   downloads/<alg>.<hex>             what an edge is fetching (disks only)
+//!   downloads/<alg>.<hex>.<8 hex>     the same, from one of several registries
 //!   quarantine/<alg>.<hex>            what was found not to hash to its name (disks only)
 //! ```
 //!
@@ -35,10 +36,14 @@ pub enum Key<'a> {
     /// Says that somebody copies the bytes of a blob to where they belong.
     MoveClaim(&'a Digest, Uuid),
     /// A blob on its way in from somewhere else.
-    Download(&'a Digest),
+    Download(&'a Digest, Lane),
     /// A blob that was found not to hash to its name.
     Quarantined(&'a Digest),
 }
+
+/// From which of several registries a blob is on its way in: what one of them gives is not mixed with what another does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Lane(u32);
 
 /// What the name of a claim ends in.
 pub(crate) const CLAIM: &str = ".claim";
@@ -83,7 +88,13 @@ impl Key<'_> {
             Self::MoveClaim(digest, id) => {
                 format!("{}/{id}{CLAIM}", Folder::MovesOf(**digest).path())
             }
-            Self::Download(digest) => in_one_folder(Folder::Downloads, digest),
+            Self::Download(digest, lane) => {
+                let alone = in_one_folder(Folder::Downloads, digest);
+                if *lane == Lane::default() {
+                    return alone;
+                }
+                format!("{alone}.{:08x}", lane.0)
+            }
             Self::Quarantined(digest) => in_one_folder(Folder::Quarantine, digest),
         }
     }
@@ -91,6 +102,30 @@ impl Key<'_> {
 
 fn in_one_folder(folder: Folder, digest: &Digest) -> String {
     format!("{}/{}.{}", folder.path(), digest.algorithm(), digest.hex())
+}
+
+// === impl Lane ===
+
+impl Lane {
+    /// Returns that of a registry of this name; the registry without a name has the default one.
+    pub fn of(name: &str) -> Self {
+        let digest = Algorithm::Sha256.digest(name.as_bytes());
+        let number = digest.output().first_chunk().copied();
+        Self(number.map_or(1, u32::from_be_bytes).max(1))
+    }
+
+    /// Reads it from the name of a file among the downloads, and returns the rest of that name.
+    fn split(file_name: &str) -> Option<(&str, Self)> {
+        match file_name.match_indices('.').nth(1) {
+            None => Some((file_name, Self::default())),
+            Some((at, _)) => {
+                let lane = file_name.get(at + 1..)?;
+                let number = u32::from_str_radix(lane, 16).ok()?;
+                let is_ours = number > 0 && lane == format!("{number:08x}");
+                is_ours.then_some((file_name.get(..at)?, Self(number)))
+            }
+        }
+    }
 }
 
 // === impl Folder ===
@@ -115,9 +150,11 @@ impl Folder {
     pub fn digest(&self, file_name: &str) -> Option<Digest> {
         let digest: Digest = match self {
             Self::Prefix(algorithm, _) => format!("{algorithm}:{file_name}").parse().ok()?,
-            Self::Moves | Self::Downloads | Self::Quarantine => {
+            Self::Downloads => {
+                let (file_name, _) = Lane::split(file_name)?;
                 file_name.replacen('.', ":", 1).parse().ok()?
             }
+            Self::Moves | Self::Quarantine => file_name.replacen('.', ":", 1).parse().ok()?,
             Self::Blobs
             | Self::Algorithm(_)
             | Self::Uploads
@@ -127,6 +164,14 @@ impl Folder {
         match self {
             Self::Prefix(_, byte) if digest.output()[0] != *byte => None,
             _ => Some(digest),
+        }
+    }
+
+    /// Returns the lane of a file of this name in this folder, the default one wherever there are none.
+    pub fn lane(&self, file_name: &str) -> Lane {
+        match self {
+            Self::Downloads => Lane::split(file_name).map_or(Lane::default(), |(_, lane)| lane),
+            _ => Lane::default(),
         }
     }
 }
@@ -151,7 +196,13 @@ mod tests {
             Key::MoveClaim(&digest, id),
             format!("moves/sha256.{hex}/{id}.claim"),
         );
-        check(Key::Download(&digest), format!("downloads/sha256.{hex}"));
+        let downloads = [
+            (Lane::default(), format!("downloads/sha256.{hex}")),
+            (Lane::of("hub"), format!("downloads/sha256.{hex}.08d33503")),
+        ];
+        for (lane, expected) in downloads {
+            check(Key::Download(&digest, lane), expected);
+        }
         check(
             Key::Quarantined(&digest),
             format!("quarantine/sha256.{hex}"),
@@ -174,16 +225,31 @@ mod tests {
         );
         assert_eq!(blobs.digest(".nfs0001"), None);
         assert_eq!(Folder::Uploads.digest(&digest.hex()), None);
+        let alone = format!("sha512.{}", digest.hex());
+        for lane in [
+            "",
+            "00000000",
+            "0000001",
+            "0000000A",
+            "000000001",
+            "0000001.1",
+            "+000001",
+        ] {
+            let name = format!("{alone}.{lane}");
+            assert_eq!(Folder::Downloads.digest(&name), None, "{name}");
+        }
     }
 
     proptest! {
         #[test]
-        fn a_file_name_leads_back_to_its_digest(content: Vec<u8>, sha512: bool) {
+        fn a_file_name_leads_back_to_its_digest(content: Vec<u8>, sha512: bool, registry: String) {
             let algorithm = if sha512 { Algorithm::Sha512 } else { Algorithm::Sha256 };
             let digest = algorithm.digest(&content);
+            let lane = Lane::of(&registry);
             let cases = [
                 (Folder::Prefix(algorithm, digest.output()[0]), Key::Blob(&digest)),
-                (Folder::Downloads, Key::Download(&digest)),
+                (Folder::Downloads, Key::Download(&digest, Lane::default())),
+                (Folder::Downloads, Key::Download(&digest, lane)),
                 (Folder::Quarantine, Key::Quarantined(&digest)),
             ];
             for (folder, key) in cases {
@@ -191,6 +257,9 @@ mod tests {
                 let (parent, name) = path.rsplit_once('/').unwrap();
                 prop_assert_eq!(parent, folder.path());
                 prop_assert_eq!(folder.digest(name), Some(digest));
+                if let Key::Download(_, lane) = key {
+                    prop_assert_eq!(folder.lane(name), lane);
+                }
             }
         }
     }

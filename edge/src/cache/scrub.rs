@@ -157,6 +157,7 @@ mod tests {
     use super::*;
     use crate::cache::table::Home;
     use crate::cache::tests::open;
+    use outport_core::location::key::Lane;
 
     const SIZE: usize = PIECE_BYTES + 1;
 
@@ -169,7 +170,7 @@ mod tests {
     }
 
     fn publish(cache: &Cache) {
-        let partial = cache.partial(&digest()).unwrap();
+        let partial = cache.partial(&digest(), Lane::default()).unwrap();
         partial.write_at(&content(), 0).unwrap();
         cache.publish(&partial, SIZE as u64, Home::Here).unwrap();
     }

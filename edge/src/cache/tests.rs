@@ -1,6 +1,7 @@
 use std::time::SystemTime;
 
 use outport_core::clock;
+use outport_core::location::key::Lane;
 use outport_core::oci::digest::Algorithm;
 use outport_core::tasks::Tasks;
 use tempfile::TempDir;
@@ -45,7 +46,7 @@ fn digest(number: u8) -> Digest {
 }
 
 fn publish(cache: &Cache, number: u8) {
-    let partial = cache.partial(&digest(number)).unwrap();
+    let partial = cache.partial(&digest(number), Lane::default()).unwrap();
     partial.write_at(&content(number), 0).unwrap();
     cache.publish(&partial, 100, Home::Here).unwrap();
 }
@@ -255,7 +256,7 @@ async fn what_a_source_promises_costs_no_more_than_the_next_part_of_it() {
     let cache = open(&root, 1 << 40);
     let large = 1 << 30;
     for number in 0..8 {
-        let partial = cache.partial(&digest(number)).unwrap();
+        let partial = cache.partial(&digest(number), Lane::default()).unwrap();
         // A hole: nobody looks at its bytes.
         partial.truncate(large).unwrap();
         cache.publish(&partial, large, Home::Here).unwrap();
@@ -270,7 +271,7 @@ async fn one_directory_is_that_of_one_cache_whatever_becomes_of_the_names() {
     let cache = open(&root, 1000);
     let second = try_open(&root, 1000).unwrap_err();
     let reason = std::error::Error::source(&second).unwrap().to_string();
-    assert!(reason.contains("in use by another edge"), "{reason}");
+    assert!(reason.contains("in use by another node"), "{reason}");
     drop(cache);
     open(&root, 1000);
 }

@@ -28,7 +28,7 @@ use super::landing::{Landing, Writer};
 use super::schedule::{ClaimId, Ramp, Schedule};
 use super::switch::Switch;
 use crate::source::sources::Patience;
-use crate::source::{IncomingBlob, OriginError, Span};
+use crate::source::{OriginError, Span};
 
 /// The connections of one download.
 pub(super) struct Crew<'a> {
@@ -45,8 +45,6 @@ pub(super) struct Crew<'a> {
     pub(super) began: Instant,
     /// How fast the source answers.
     pub(super) round_trip: Mutex<Duration>,
-    /// Who gave the first bytes. Those of another registry are not kept for a later download.
-    pub(super) began_with: Giver,
 }
 
 /// Why a crew stopped before its work was done.
@@ -272,17 +270,8 @@ impl Crew<'_> {
         } else {
             Span::Within(range.clone())
         };
-        let mut asked = self.fill.ask(span.clone(), Patience::Download).await;
-        let is_other = |(blob, _): &(IncomingBlob, _)| blob.size != size;
-        if asked.as_ref().is_ok_and(is_other) && self.fill.offers.current().is_some() {
-            // What another registry says of it is not held against the one that began.
-            self.fill.offers.give_up();
-            asked = self.fill.ask(span, Patience::Download).await;
-        }
-        let (blob, giver) = match asked {
-            Ok(answer) => answer,
-            Err(error) => return Err(Ok(Fetched::Unanswered(error))),
-        };
+        let asked = self.fill.ask(span, Patience::Download).await;
+        let (blob, giver) = asked.map_err(|error| Ok(Fetched::Unanswered(error)))?;
         if blob.size != size {
             return Err(Err(Stopped::Wrong("the blob changed its size")));
         }
@@ -300,8 +289,6 @@ impl Crew<'_> {
         start: u64,
         (mut body, giver): (BodyStream, &Giver),
     ) -> Result<Fetched, Stopped> {
-        let sources = &self.fill.parts.sources;
-        let is_foreign = !sources.are_of_one(&giver.repo, &self.began_with.repo);
         let mut received = 0;
         let mut written_to = start;
         let mut batch = Batch::default();
@@ -313,7 +300,7 @@ impl Crew<'_> {
         let fetched = loop {
             let share = self.fill.parts.batch_bytes();
             if writing.0.is_none() && batch.is_due(share, linger_until) {
-                writing = self.write(&mut batch, &mut written_to, is_foreign);
+                writing = self.write(&mut batch, &mut written_to);
             }
             let is_writing = writing.0.is_some();
             tokio::select! {
@@ -346,7 +333,7 @@ impl Crew<'_> {
             }
         };
         writing.done().await.map_err(Stopped::Disk)?;
-        let mut last = self.write(&mut batch, &mut written_to, is_foreign);
+        let mut last = self.write(&mut batch, &mut written_to);
         last.done().await.map_err(Stopped::Disk)?;
         Ok(fetched)
     }
@@ -358,14 +345,11 @@ impl Crew<'_> {
         self.schedule.lock().advance(id, bytes)
     }
 
-    fn write(&self, batch: &mut Batch, written_to: &mut u64, is_foreign: bool) -> Writing {
+    fn write(&self, batch: &mut Batch, written_to: &mut u64) -> Writing {
         batch.gather();
         let Batch { frames, bytes, .. } = std::mem::take(batch);
         let (offset, writer) = (*written_to, Arc::clone(&self.writer));
         *written_to += bytes as u64;
-        if is_foreign {
-            self.writer.disown(offset..*written_to);
-        }
         let cache = self.fill.parts.cache.clone();
         let held = self.fill.parts.tasks.hold("write");
         Writing(Some(self.writes.spawn_blocking(move || {

@@ -1,12 +1,12 @@
 //! The course of one download: ask, land, verify, publish.
 
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use outport_core::body::Body;
+use outport_core::location::key::Lane;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::RepoName;
 use outport_core::store::disk::{BlobFile, Partial};
@@ -21,15 +21,14 @@ use super::crew::{Crew, Stopped};
 use super::giver::Giver;
 use super::journal::{Journal, Left};
 use super::landing::{Landing, Writer};
-use super::offers::Offers;
 use super::schedule::Schedule;
 use super::spans::Spans;
 use super::{Head, Inner};
 use crate::cache::Found;
 use crate::metrics::{Outcome, SourceKind};
 use crate::names::Moment;
-use crate::source::sources::{Patience, Reach};
-use crate::source::{IncomingBlob, OriginError, Span};
+use crate::source::sources::Reach;
+use crate::source::{IncomingBlob, OriginError};
 
 /// One download.
 #[derive(Clone, Copy)]
@@ -44,12 +43,10 @@ pub(super) struct Fill<'a> {
     pub(super) digest: &'a Digest,
     /// Who may be asked.
     pub(super) reach: Reach,
-    /// Who gave bytes, and through which repository.
+    /// Who gave bytes.
     pub(super) gave: &'a Mutex<Vec<Giver>>,
     /// Whether a sibling has broken off.
     pub(super) has_sick_sibling: &'a AtomicBool,
-    /// Where else the blob is to be had.
-    pub(super) offers: &'a Offers,
     /// Who waits for it.
     pub(super) attendance: &'a Attendance,
 }
@@ -85,9 +82,6 @@ struct Start {
     round_trip: Duration,
     giver: Giver,
 }
-
-/// How long a source may take to answer before another one that has the blob too is asked.
-const OVERTAKE_AFTER: Duration = Duration::from_millis(500);
 
 /// How often, and after which pauses, a file that another download has open is tried to be opened.
 const OPEN_TRIES: u32 = 50;
@@ -157,7 +151,10 @@ impl Fill<'_> {
             }
         }
         let start = match resumed {
-            Ok(None) => self.start().await,
+            Ok(None) => {
+                let asked = self.ask_first(0).await;
+                asked.map(|answer| Start::new(Spans::default(), answer))
+            }
             Ok(Some(start)) => Ok(start),
             Err(error) => Err(error),
         };
@@ -171,10 +168,10 @@ impl Fill<'_> {
 
     /// Deletes what an earlier download left, and opens another file: readers of that one may have it open.
     async fn anew(&self, left: Partial) -> io::Result<Partial> {
-        let (cache, digest) = (self.parts.cache.clone(), *self.digest);
+        let (cache, digest, lane) = (self.parts.cache.clone(), *self.digest, self.lane());
         blocking(move || {
             left.discard()?;
-            cache.partial(&digest)
+            cache.partial(&digest, lane)
         })
         .await
     }
@@ -185,7 +182,7 @@ impl Fill<'_> {
         let (writer, landing) =
             Landing::new(Arc::clone(&blob.file), None, blob.size, *self.digest, here);
         landing.doubt();
-        head.send_replace(Head::Landing(landing, self.itself(SourceKind::Disk)));
+        head.send_replace(Head::Landing(landing, SourceKind::Disk));
         // Those who read have their status, and what comes before the end, by then.
         let Ok(_turn) = self.parts.verifying.acquire().await else {
             return Ended::Cancelled;
@@ -231,55 +228,26 @@ impl Fill<'_> {
     }
 
     async fn try_open(&self) -> io::Result<(Partial, Option<Left>)> {
-        let (cache, digest) = (self.parts.cache.clone(), *self.digest);
+        let (cache, digest, lane) = (self.parts.cache.clone(), *self.digest, self.lane());
         blocking(move || {
-            let partial = cache.partial(&digest)?;
+            let partial = cache.partial(&digest, lane)?;
             if let Some(left) = Journal::read(&partial) {
                 return Ok((partial, Some(left)));
             }
             // A reader of an earlier download may still have it open: it must not be cut off.
             if partial.size()? > 0 {
                 partial.discard()?;
-                return Ok((cache.partial(&digest)?, None));
+                return Ok((cache.partial(&digest, lane)?, None));
             }
             Ok((partial, None))
         })
         .await
     }
 
-    /// Returns a giver that was asked through the download's own repository.
-    fn itself(&self, kind: SourceKind) -> Giver {
-        Giver {
-            kind,
-            repo: self.repo.clone(),
-            moment: self.moment,
-            answerer: None,
-        }
-    }
-
-    /// Asks for the blob, which also shows that a repository links it: its own, or one that was offered.
-    async fn start(&self) -> Result<Start, OriginError> {
-        let ask = || self.ask(Span::From(0), Patience::Client);
-        let mut own = pin!(self.ask_first(0));
-        let overtaken = async {
-            self.offers.made().await;
-            sleep(OVERTAKE_AFTER).await;
-        };
-        let answer = tokio::select! {
-            answer = &mut own => answer,
-            () = overtaken => {
-                self.offers.take();
-                tokio::select! {
-                    answer = &mut own => {
-                        self.offers.give_up();
-                        answer
-                    }
-                    // Which asks through its own repository in the end.
-                    answer = ask() => answer,
-                }
-            }
-        };
-        Ok(Start::new(Spans::default(), answer?))
+    /// Returns the lane of its file: that of the registry that it asks.
+    fn lane(&self) -> Lane {
+        let upstream = self.parts.sources.upstream(self.repo);
+        upstream.map_or(Lane::default(), |name| Lane::of(&name))
     }
 
     /// Asks for what an earlier download has left to bring; none when that cannot be made use of.
@@ -306,7 +274,7 @@ impl Fill<'_> {
             here,
             body: None,
             round_trip: Duration::MAX,
-            giver: self.itself(SourceKind::Origin),
+            giver: Giver::new(SourceKind::Origin),
         }))
     }
 
@@ -317,12 +285,12 @@ impl Fill<'_> {
         } = start;
         let parts = self.parts;
         let resolver = &parts.resolver;
-        resolver.learn_blob(&giver.repo, self.digest, size, giver.moment);
+        resolver.learn_blob(self.repo, self.digest, size, self.moment);
         let file = Arc::clone(partial.file());
-        let journal = Journal::new(size, parts.sources.upstream(&giver.repo));
+        let journal = Journal::new(size, parts.sources.upstream(self.repo));
         let (writer, landing) = Landing::new(file, journal, size, *self.digest, here.clone());
         let writer = Arc::new(writer.until(parts.tasks.token()));
-        head.send_replace(Head::Landing(landing.clone(), giver.clone()));
+        head.send_replace(Head::Landing(landing.clone(), giver.kind));
         let is_resumed = here != Spans::default();
         if is_resumed {
             tracing::info!(digest = %self.digest, here_bytes = here.bytes(), "download resumed");
@@ -337,14 +305,12 @@ impl Fill<'_> {
             halt: Mutex::default(),
             began: Instant::now(),
             round_trip: Mutex::new(start.round_trip),
-            began_with: giver.clone(),
         };
         let hashed = hash_rest(&writer, is_resumed);
         let first = start.body.map(|body| (body, giver));
         match tokio::join!(crew.run(first), hashed) {
             (Ok(()), Ok(())) => match writer.finish() {
                 Ok(()) => {
-                    // Who else gave some of the bytes is open to the same readers.
                     resolver.learn_possession(self.repo, self.digest, size);
                     self.publish(partial, size).await
                 }
@@ -403,8 +369,10 @@ impl Fill<'_> {
 
     fn mismatch(&self, reason: &str, is_resumed: bool) -> Ended {
         tracing::warn!(digest = %self.digest, reason, is_resumed, "wrong bytes, nothing kept");
-        // Of a resumed one, nobody knows whose they are.
-        if !is_resumed {
+        if is_resumed {
+            // Nobody knows which of them gave what was left. It begins anew, and who lies is found out then.
+            self.parts.sources.count_mismatch(self.repo);
+        } else {
             self.blame();
         }
         Ended::Mismatch

@@ -1,97 +1,43 @@
 //! Who gives a download its bytes, and who is to blame when they are wrong.
 //!
-//! What: each answer says which source gave it, and through which repository it was asked: a download begins with its own, and
-//! may have others asked that were offered to it. Only that repository was shown to link the blob by the answer.
-//!
-//! Invariant: for wrong bytes of a download to which several registries gave some, none of them is left alone: else whoever lies
-//! would cut off those who do not. But they have nothing to do with each other for a while: none is offered to a download, nor
-//! its own downloads joined, by others.
+//! Invariant: all are of the one registry that the download is of: its siblings' copies, the origin, or the upstream. So whoever
+//! gives wrong bytes spoils them for nobody who asks another registry for the same.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use moka::sync::Cache;
 use outport_core::net::client::Answerer;
-use outport_core::oci::reference::RepoName;
-use outport_core::short_memory::short_memory;
 use tokio::time::sleep;
 
 use super::fill::Fill;
 use crate::metrics::{SourceKind, SourceLabel};
-use crate::names::Moment;
 use crate::source::sources::{Patience, Question, Reach};
 use crate::source::{IncomingBlob, OriginError, Span};
 
 /// Who gives bytes.
 #[derive(Clone, Debug)]
-pub struct Giver {
+pub(super) struct Giver {
     /// What kind of source.
-    pub kind: SourceKind,
-    /// The repository that it was asked through.
-    pub repo: RepoName,
-    /// When it was.
-    pub(super) moment: Moment,
-    /// Which of several nodes it was.
-    pub(super) answerer: Option<Answerer>,
+    pub(super) kind: SourceKind,
+    /// Which of several nodes it is.
+    answerer: Option<Answerer>,
 }
-
-/// The registries of which wrong bytes came, maybe; by their names, and the origin's has none.
-#[derive(Debug)]
-pub(super) struct Liars(Option<Cache<String, ()>>);
-
-/// How many of them are remembered, and for how long.
-const LIARS_MAX: u64 = 1000;
-const LIARS_TIME: Duration = Duration::from_mins(10);
 
 // === impl Giver ===
 
 impl Giver {
-    /// Whether its answer showed that a repository links the blob.
-    pub fn shows_link_of(&self, repo: &RepoName) -> bool {
-        self.kind != SourceKind::Disk && self.repo == *repo
-    }
-}
-
-// === impl Liars ===
-
-impl Liars {
-    pub(super) fn new() -> Self {
-        Self(short_memory(LIARS_MAX, LIARS_TIME))
-    }
-
-    pub(super) fn put(&self, registry: Option<String>) {
-        if let Some(known) = &self.0 {
-            known.insert(registry.unwrap_or_default(), ());
+    /// Returns one that was not asked for bytes.
+    pub(super) const fn new(kind: SourceKind) -> Self {
+        Self {
+            kind,
+            answerer: None,
         }
-    }
-
-    pub(super) fn has(&self, registry: Option<String>) -> bool {
-        let name = registry.unwrap_or_default();
-        let known = self.0.as_ref();
-        known.is_some_and(|known| known.contains_key(&name))
     }
 }
 
 // === impl Fill ===
 
 impl Fill<'_> {
-    /// Asks for bytes, from whoever is nearest.
-    pub(super) async fn ask(
-        &self,
-        span: Span,
-        patience: Patience,
-    ) -> Result<(IncomingBlob, Giver), OriginError> {
-        if let Some(other) = self.offers.current() {
-            let answer = self.ask_through(&other, span.clone(), patience).await;
-            if answer.is_ok() {
-                return answer;
-            }
-            self.offers.give_up();
-        }
-        self.ask_through(self.repo, span, patience).await
-    }
-
     /// Asks for the first bytes to come, and once more beside when clients have been told to come back and one has: what was
     /// asked first may be lost. An upstream is taken to be slow.
     pub(super) async fn ask_first(&self, from: u64) -> Result<(IncomingBlob, Giver), OriginError> {
@@ -120,15 +66,14 @@ impl Fill<'_> {
         }
     }
 
-    async fn ask_through(
+    /// Asks for bytes, from whoever is nearest.
+    pub(super) async fn ask(
         &self,
-        repo: &RepoName,
         span: Span,
         patience: Patience,
     ) -> Result<(IncomingBlob, Giver), OriginError> {
-        let moment = self.parts.resolver.moment_of_links(repo);
         let question = Question {
-            repo,
+            repo: self.repo,
             digest: self.digest,
             span,
             reach: self.reach,
@@ -152,8 +97,6 @@ impl Fill<'_> {
         answers.get_or_create(&SourceLabel { source: kind }).inc();
         let giver = Giver {
             kind,
-            repo: repo.clone(),
-            moment,
             answerer: blob.answerer.clone(),
         };
         Ok((blob, giver))
@@ -162,8 +105,7 @@ impl Fill<'_> {
     /// Takes note of who gave bytes.
     pub(super) fn gave(&self, giver: &Giver) {
         let mut gave = self.gave.lock();
-        let is_known = |known: &Giver| (known.kind, &known.repo) == (giver.kind, &giver.repo);
-        if !gave.iter().any(is_known) {
+        if !gave.iter().any(|known| known.kind == giver.kind) {
             gave.push(giver.clone());
         }
     }
@@ -191,21 +133,10 @@ impl Fill<'_> {
     pub(super) fn blame(&self) {
         let sources = &self.parts.sources;
         let gave = std::mem::take(&mut *self.gave.lock());
-        let mut registries = gave.iter().map(|giver| sources.upstream(&giver.repo));
-        let first = registries.next();
-        let are_mixed = registries.any(|other| Some(&other) != first.as_ref());
-        for giver in gave {
-            if are_mixed || giver.kind == SourceKind::Upstream {
-                self.parts.liars.put(sources.upstream(&giver.repo));
-            }
-            // Each of them asked alone, it comes out which of them it is.
-            if are_mixed {
-                sources.count_mismatch(&giver.repo);
-                continue;
-            }
-            sources.distrust(giver.kind, &giver.repo, self.digest);
+        for Giver { kind, answerer } in gave {
+            sources.distrust(kind, self.repo, self.digest);
             // Of several that gave bytes the first; were it another, that one is found out when it gives all of them.
-            if let Some(answerer) = &giver.answerer {
+            if let Some(answerer) = answerer {
                 answerer.is_wrong();
             }
         }

@@ -121,13 +121,15 @@ fn parse(block: &[u8], boot: &str) -> Option<Left> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use outport_core::location::key::Lane;
     use outport_core::oci::digest::Algorithm;
     use outport_core::store::disk::Disk;
     use proptest::prelude::*;
 
     fn partial(directory: &tempfile::TempDir) -> Partial {
         let disk = Disk::open(directory.path()).unwrap();
-        disk.partial(&Algorithm::Sha256.digest(b"x")).unwrap()
+        disk.partial(&Algorithm::Sha256.digest(b"x"), Lane::default())
+            .unwrap()
     }
 
     #[test]

@@ -110,8 +110,6 @@ struct Inner {
 #[derive(Debug)]
 struct Arrived {
     spans: Spans,
-    /// Those of them that are no good to a later download.
-    disowned: Spans,
     recent: Recent,
     is_verified: bool,
     /// Whether all bytes were here before, and may have been written to since: then no reader gets the end of what it reads, were
@@ -145,7 +143,6 @@ impl Landing {
             journal,
             arrived: Mutex::new(Arrived {
                 spans: here,
-                disowned: Spans::default(),
                 recent: Recent::default(),
                 is_verified: false,
                 is_doubtful: false,
@@ -267,11 +264,6 @@ impl Writer {
         self.landing.0.arrived.lock().spans.bytes()
     }
 
-    /// Has the bytes of a range not written down as having arrived.
-    pub(super) fn disown(&self, range: Range<u64>) {
-        self.landing.0.arrived.lock().disowned.insert(range);
-    }
-
     /// Writes bytes at `offset`, lets readers have them, and hashes what can be; blocks.
     ///
     /// When the disk is full, and `relieve` has made room, once more; when it fails the landing is abandoned.
@@ -338,7 +330,7 @@ impl Writer {
             let mut arrived = inner.arrived.lock();
             arrived.spans.insert(offset..end);
             arrived.recent.push(offset, batch);
-            inner.journal.as_ref().map(|_| arrived.owned())
+            inner.journal.as_ref().map(|_| arrived.spans.clone())
         };
         if let (Some(journal), Some(spans)) = (&inner.journal, spans) {
             journal.record(&inner.file, &spans)?;
@@ -442,15 +434,6 @@ impl Position {
 // === impl Arrived ===
 
 impl Arrived {
-    /// Returns what is there for a later download too.
-    fn owned(&self) -> Spans {
-        let mut owned = self.spans.clone();
-        for range in self.disowned.ranges() {
-            owned.remove(&range);
-        }
-        owned
-    }
-
     fn readable(&self, offset: u64, size: u64) -> u64 {
         let end = self.spans.end_from(offset);
         if self.is_verified {

@@ -39,6 +39,12 @@ enum Kind {
 const INTERVAL: Duration = Duration::from_mins(1);
 
 impl Downloads {
+    /// Returns what is on its way.
+    fn running(&self) -> HashSet<Digest> {
+        let running = self.0.running.lock();
+        running.keys().map(|(digest, _)| *digest).collect()
+    }
+
     /// Deletes leftovers that are too old or too many, until the process ends.
     pub async fn mind_leftovers(self) {
         let ending = self.0.tasks.token();
@@ -46,7 +52,7 @@ impl Downloads {
         let mut rounds = interval(INTERVAL);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while ending.run_until_cancelled(rounds.tick()).await.is_some() {
-            let running = self.0.running.lock().keys().copied().collect();
+            let running = self.running();
             let (cache, config) = (self.0.cache.clone(), self.0.config.leftovers);
             let sweeping = spawn_blocking(move || sweep(&cache, config, &running, last_round));
             drop(sweeping.await);
@@ -63,25 +69,23 @@ fn sweep(cache: &Cache, config: LeftoverConfig, running: &HashSet<Digest>, befor
     let leftovers = leftovers.into_iter().map(|entry| (Kind::Leftover, entry));
     let damaged = cache.put_aside().into_iter();
     let kept = leftovers.chain(damaged.map(|entry| (Kind::Damaged, entry)));
-    for (kind, digest) in superfluous(kept.collect(), config, clock::now()) {
+    for (kind, entry) in superfluous(kept.collect(), config, clock::now()) {
         match kind {
             // A download may use it before it is deleted; then its file is locked, or has a new age.
-            Kind::Leftover => delete(cache, &digest, |_| true),
-            Kind::Damaged => cache.delete_put_aside(&digest),
+            Kind::Leftover => delete(cache, &entry, |_| true),
+            Kind::Damaged => cache.delete_put_aside(&entry.digest),
         }
     }
     for entry in cache.partials() {
         if entry.modified < before && !running.contains(&entry.digest) {
-            delete(cache, &entry.digest, |partial| {
-                Journal::read(partial).is_none()
-            });
+            delete(cache, &entry, |partial| Journal::read(partial).is_none());
         }
     }
 }
 
 /// Deletes a leftover that `goes`, unless a download has it open.
-fn delete(cache: &Cache, digest: &Digest, goes: impl Fn(&Partial) -> bool) {
-    let Ok(partial) = cache.partial(digest) else {
+fn delete(cache: &Cache, Entry { digest, lane, .. }: &Entry, goes: impl Fn(&Partial) -> bool) {
+    let Ok(partial) = cache.partial(digest, *lane) else {
         return;
     };
     if goes(&partial)
@@ -98,14 +102,14 @@ fn superfluous(
     mut kept: Vec<(Kind, Entry)>,
     config: LeftoverConfig,
     now: SystemTime,
-) -> Vec<(Kind, Digest)> {
+) -> Vec<(Kind, Entry)> {
     kept.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.modified));
     let mut bytes = 0;
     let mut superfluous = Vec::new();
     for (kind, entry) in kept {
         let age = now.duration_since(entry.modified).unwrap_or_default();
         if age > config.age_max || bytes + entry.occupied > config.bytes_max {
-            superfluous.push((kind, entry.digest));
+            superfluous.push((kind, entry));
         } else {
             bytes += entry.occupied;
         }
@@ -118,11 +122,13 @@ mod tests {
     use super::*;
     use crate::cache::table::Home;
     use crate::cache::tests::open;
+    use outport_core::location::key::Lane;
     use outport_core::oci::digest::Algorithm;
 
     fn kept(kind: Kind, number: u8, occupied: u64, age_hours: u64) -> (Kind, Entry) {
         let entry = Entry {
             digest: Algorithm::Sha256.digest(&[number]),
+            lane: Lane::default(),
             size: 1 << 40,
             occupied,
             modified: now() - Duration::from_hours(age_hours),
@@ -149,6 +155,10 @@ mod tests {
             age_max: Duration::from_hours(24),
         };
         let gone = superfluous(files, config, now());
+        let gone: Vec<_> = gone
+            .into_iter()
+            .map(|(kind, entry)| (kind, entry.digest))
+            .collect();
         let expected = [(Kind::Damaged, 1), (Kind::Leftover, 4), (Kind::Leftover, 0)];
         assert_eq!(
             gone,
@@ -163,7 +173,7 @@ mod tests {
         let contents: Vec<_> = (0..4).map(|number| vec![number; 100_000]).collect();
         for content in &contents {
             let digest = Algorithm::Sha256.digest(content);
-            let partial = cache.partial(&digest).unwrap();
+            let partial = cache.partial(&digest, Lane::of("hub")).unwrap();
             partial.write_at(content, 0).unwrap();
             let size = content.len() as u64;
             cache.publish(&partial, size, Home::Here).unwrap();
@@ -171,7 +181,7 @@ mod tests {
             cache.condemn(&digest);
         }
         let digest = Algorithm::Sha256.digest(b"interrupted");
-        let partial = cache.partial(&digest).unwrap();
+        let partial = cache.partial(&digest, Lane::of("hub")).unwrap();
         partial.write_at(&contents[0], 0).unwrap();
         let here = std::iter::once(0..100_000).collect();
         let journal = Journal::new(1 << 33, None).unwrap();

@@ -1,7 +1,7 @@
-//! Having somebody else asked when the bytes do not come fast, and leaving a download that nobody waits for.
+//! Having the origin asked when a sibling's bytes hardly come, and leaving a download that nobody waits for.
 //!
-//! What: a download whose bytes come so slowly that readers wait has another registry asked that was offered; and one that
-//! comes from a sibling has the origin asked, when that sibling is as good as dead. Whoever is no faster is left again.
+//! What: a download that comes from a sibling which is as good as dead has the origin asked, and the sibling again when that is
+//! no faster.
 //!
 //! Invariant: each is tried once, so that nobody goes to and fro.
 
@@ -16,27 +16,10 @@ use super::crew::{AHEAD_SECONDS, Crew, RATE_MIN_MS};
 pub(super) struct Switch {
     since: Instant,
     received: u64,
-    /// Who was left for somebody else, if it is not settled yet which is faster.
-    left: Option<Left>,
-    /// Whether the siblings have been left once.
-    has_left_siblings: bool,
-}
-
-/// Who was left.
-#[derive(Clone, Copy)]
-struct Left {
-    whom: Whom,
-    /// How much came of it in a second.
-    rate: u64,
-}
-
-/// Who can be left for somebody else.
-#[derive(Clone, Copy)]
-enum Whom {
-    /// The registry that was asked, for one that was offered.
-    Registry,
-    /// The siblings, for the origin.
-    Siblings,
+    /// How much came in a second of the siblings when they were left, if it is not settled yet whether the origin is faster.
+    left_at: Option<u64>,
+    /// Whether they have been left once.
+    has_left: bool,
 }
 
 /// A sibling from which less comes in a second is as good as dead, as it is near; or it waits for the origin itself, which is
@@ -56,8 +39,8 @@ impl Switch {
         Self {
             since: began,
             received: 0,
-            left: None,
-            has_left_siblings: false,
+            left_at: None,
+            has_left: false,
         }
     }
 }
@@ -65,33 +48,21 @@ impl Switch {
 // === impl Crew ===
 
 impl Crew<'_> {
-    /// Has somebody else asked when the bytes do not come fast, and the first one again when that is no faster.
+    /// Has the origin asked when the bytes of a sibling hardly come, and the sibling again when that is no faster.
     pub(super) fn look_elsewhere(&self, switch: &mut Switch, now: Instant) {
         let elapsed_ms = u64::try_from((now - switch.since).as_millis()).unwrap_or(u64::MAX);
         if elapsed_ms < RATE_MIN_MS {
             return;
         }
-        let offers = self.fill.offers;
         let received = self.received.load(Ordering::Relaxed);
         let rate = (received - switch.received).saturating_mul(1000) / elapsed_ms;
         let missing = self.writer.size().saturating_sub(self.writer.arrived());
-        let is_slow = missing > rate.saturating_mul(AHEAD_SECONDS);
-        let is_dead = is_slow && rate < SIBLING_RATE_MIN;
-        match switch.left.take() {
-            Some(Left { whom, rate: before }) if rate < before => match whom {
-                Whom::Registry => offers.give_up(),
-                Whom::Siblings => self.fill.leave_siblings(false),
-            },
-            _ if is_dead && !switch.has_left_siblings && self.fill.has_from_siblings() => {
-                switch.has_left_siblings = true;
+        let is_dead = rate < SIBLING_RATE_MIN && missing > rate.saturating_mul(AHEAD_SECONDS);
+        match switch.left_at.take() {
+            Some(before) if rate < before => self.fill.leave_siblings(false),
+            _ if is_dead && !switch.has_left && self.fill.has_from_siblings() => {
+                (switch.has_left, switch.left_at) = (true, Some(rate));
                 self.fill.leave_siblings(true);
-                let whom = Whom::Siblings;
-                switch.left = Some(Left { whom, rate });
-            }
-            _ if is_slow && offers.are_there() => {
-                offers.take();
-                let whom = Whom::Registry;
-                switch.left = Some(Left { whom, rate });
             }
             _ => return,
         }

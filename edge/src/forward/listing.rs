@@ -45,6 +45,7 @@ pub async fn listing(
     let (key, path) = (question.key(), question.path_here(asked));
     let limit = upstream.answer_timeout();
     let patience = upstream.patience(&question.local, question.about.part());
+    let patience = patience.unwrap_or([limit; 2]);
     let mut asking = resolver.lists().join(key.clone(), |progress| {
         let (resolver, key) = (resolver.clone(), key.clone());
         async move { question.ask(&resolver, &key, &progress).await }

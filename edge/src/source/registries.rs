@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Method};
-use outport_core::access::{Caller, Readers};
+use outport_core::access::Caller;
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 use outport_core::oci::route::{Fetch, Route, Routed};
 use outport_core::upstream::Definition;
@@ -191,20 +191,6 @@ impl Registries {
         self.find(|definition| definition.has(repo))
     }
 
-    /// Whether two repositories are of the same registry.
-    pub fn are_of_one(&self, one: &RepoName, other: &RepoName) -> bool {
-        let name = |repo| {
-            self.upstream(repo)
-                .map(|upstream| &upstream.definition.name)
-        };
-        one == other || name(one) == name(other)
-    }
-
-    /// Whether two repositories are of registries that are open to the same readers.
-    pub fn are_as_open(&self, one: &RepoName, other: &RepoName) -> bool {
-        one == other || self.readers(one) == self.readers(other)
-    }
-
     /// Whether what is here may be given as a repository's only if its registry is known to have it, because not all are as open.
     pub fn need_proof(&self, repo: &RepoName) -> bool {
         self.0.has_readers && self.upstream(repo).is_some()
@@ -222,11 +208,6 @@ impl Registries {
         });
         let provers = own.into_iter().chain(others);
         provers.map(|upstream| &*upstream.definition.name)
-    }
-
-    fn readers(&self, repo: &RepoName) -> &Readers {
-        let upstream = self.upstream(repo);
-        upstream.map_or(&Readers::Everybody, |upstream| &upstream.definition.readers)
     }
 
     /// Whether a caller may have what a route is about.

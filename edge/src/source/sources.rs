@@ -107,11 +107,6 @@ impl Sources {
         Some(upstream.definition.name.clone())
     }
 
-    /// Whether two repositories are of the same registry.
-    pub fn are_of_one(&self, one: &RepoName, other: &RepoName) -> bool {
-        self.0.registries.are_of_one(one, other)
-    }
-
     /// Returns which node keeps a blob for the region.
     pub fn home(&self, digest: &Digest) -> Home {
         if self.0.ring.before_own(digest).is_empty() {
@@ -186,7 +181,7 @@ impl Sources {
         }
     }
 
-    /// Takes note that wrong bytes of what a repository links came of several sources, of which it is one.
+    /// Takes note of wrong bytes of what a repository links, whoever gave them.
     pub fn count_mismatch(&self, repo: &RepoName) {
         self.0.registries.of_blobs(repo).count_mismatch();
     }

@@ -109,6 +109,24 @@ async fn what_is_left_of_a_bad_download_does_not_keep_the_blob_from_coming() {
     }
 }
 
+/// Nobody knows who gave what was left, but that it was wrong is to be seen.
+#[tokio::test]
+async fn what_was_left_and_is_wrong_is_counted() {
+    let rig = Rig::with(&["downloads.retries=0"]).await;
+    let blob = content(5_000_000, 10);
+    rig.origin.put_blob("a", &blob);
+    let path = blob_path("a", &blob);
+    for fault in [Fault::DieAt(3_000_000), Fault::FlipAt(4_000_000)] {
+        rig.origin.fail_next(fault);
+        assert_eq!(rig.edge.get(&path).await.body, None);
+        rig.edge.settle().await;
+    }
+    let mismatches = rig.edge.metric("outport_edge_digest_mismatches_total");
+    assert_eq!(mismatches, Some(1.0));
+    rig.edge.get(&path).await.is(200, &blob, "fwd=miss");
+    rig.edge.stop().await;
+}
+
 #[tokio::test]
 async fn a_source_that_knows_no_ranges_and_dies_is_asked_for_all_again() {
     let rig = Rig::new().await;

@@ -235,7 +235,7 @@ async fn an_upstream_that_lies_about_what_it_has_gets_nothing_of_another_s() {
             }
             go.send(()).unwrap();
         });
-        assert_eq!(joined.unwrap().finish().await.body, None);
+        assert_eq!(joined.unwrap().finish().await.status, 404);
     });
     assert!(begun.unwrap().finish().await.body.as_ref() == Some(&blob));
     rig.edge.settle().await;

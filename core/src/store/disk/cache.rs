@@ -3,7 +3,7 @@
 //! Everything here blocks for as long as the file system does, so long calls ([`Disk::publish`], [`Disk::entries`],
 //! [`BlobFile::verify`]) belong on a blocking thread.
 //!
-//! Invariant: at most one [`Partial`] of a digest is open at a time, in any process; it is locked like a session's file.
+//! Invariant: at most one [`Partial`] of a digest and a lane is open at a time, in any process; it is locked like a session's file.
 //! Crash: a partial stays, whatever had been written to it, and is found by [`Disk::partials`]; its bytes are durable only
 //! up to the last [`Partial::sync`], and nothing is known about holes in them.
 
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::body::Body;
-use crate::location::key::{Folder, Key};
+use crate::location::key::{Folder, Key, Lane};
 use crate::oci::digest::{Algorithm, Digest, Hasher};
 
 use super::{Disk, HASH_READ_BYTES, LockError, Seal, durable, open_locked};
@@ -45,6 +45,8 @@ pub struct Partial {
 pub struct Entry {
     /// The name.
     pub digest: Digest,
+    /// Of a partial, its lane.
+    pub lane: Lane,
     /// The size of the file in bytes, holes included.
     pub size: u64,
     /// How many bytes of the disk it takes.
@@ -135,9 +137,9 @@ impl Disk {
         self.list(Folder::Prefix(algorithm, byte))
     }
 
-    /// Opens the partial of a digest, empty or as an earlier process left it; fails with `WouldBlock` while it is open.
-    pub fn partial(&self, digest: &Digest) -> io::Result<Partial> {
-        let path = self.path(Key::Download(digest));
+    /// Opens the partial of a digest in a lane, empty or as an earlier process left it; fails with `WouldBlock` while it is open.
+    pub fn partial(&self, digest: &Digest, lane: Lane) -> io::Result<Partial> {
+        let path = self.path(Key::Download(digest, lane));
         let mut tries = OPEN_TRIES;
         let (file, _size) = loop {
             match open_locked(&path, true) {
@@ -159,8 +161,8 @@ impl Disk {
     }
 
     /// Deletes a partial that is not open.
-    pub fn remove_partial(&self, digest: &Digest) -> io::Result<()> {
-        durable::remove(&self.path(Key::Download(digest)))
+    pub fn remove_partial(&self, digest: &Digest, lane: Lane) -> io::Result<()> {
+        durable::remove(&self.path(Key::Download(digest, lane)))
     }
 
     /// Makes a partial durable, seals it and gives it its name; the caller has hashed every byte of it.
@@ -196,10 +198,10 @@ impl Disk {
 /// Returns none for what is not one of our files, or vanished meanwhile.
 fn entry(folder: Folder, file: io::Result<fs::DirEntry>) -> io::Result<Option<Entry>> {
     let file = file?;
-    let Some(digest) = file
-        .file_name()
+    let name = file.file_name();
+    let Some((digest, lane)) = name
         .to_str()
-        .and_then(|name| folder.digest(name))
+        .and_then(|name| Some((folder.digest(name)?, folder.lane(name))))
     else {
         return Ok(None);
     };
@@ -218,6 +220,7 @@ fn entry(folder: Folder, file: io::Result<fs::DirEntry>) -> io::Result<Option<En
     let modified = metadata.modified()?.max(SystemTime::UNIX_EPOCH + changed);
     Ok(Some(Entry {
         digest,
+        lane,
         size: metadata.len(),
         occupied: metadata.blocks().saturating_mul(STAT_BLOCK_BYTES),
         modified,

@@ -9,6 +9,7 @@ use http_body_util::BodyExt as _;
 use tempfile::TempDir;
 
 use super::*;
+use crate::location::key::Lane;
 use crate::store::conformance::{Instances, frames, fresh, put};
 use uuid::Uuid;
 
@@ -101,7 +102,7 @@ fn holes_of_a_partial_take_no_room() {
     let root = TempDir::new().unwrap();
     let disk = Disk::open(root.path()).unwrap();
     let digest = Algorithm::Sha256.digest(b"x");
-    let partial = disk.partial(&digest).unwrap();
+    let partial = disk.partial(&digest, Lane::default()).unwrap();
     partial.write_at(&[7; 10_000], 0).unwrap();
     partial.write_at(&[7; 10_000], 50_000_000).unwrap();
     partial.sync().unwrap();
@@ -117,7 +118,7 @@ fn a_blob_that_was_replaced_is_told_from_the_one_that_was_opened() {
     let disk = Disk::open(root.path()).unwrap();
     let digest = Algorithm::Sha256.digest(b"x");
     let publish = || {
-        let partial = disk.partial(&digest).unwrap();
+        let partial = disk.partial(&digest, Lane::default()).unwrap();
         partial.write_at(b"x", 0).unwrap();
         disk.publish(&partial).unwrap()
     };
@@ -151,12 +152,12 @@ fn a_partial_can_be_opened_while_leftovers_are_deleted() {
     thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                disk.remove_partial(&digest).unwrap();
+                disk.remove_partial(&digest, Lane::default()).unwrap();
                 // Now and then: one that does nothing else deletes it each time.
                 thread::sleep(Duration::from_millis(1));
             }
         });
-        let failed = (0..2_000).find_map(|_| disk.partial(&digest).err());
+        let failed = (0..2_000).find_map(|_| disk.partial(&digest, Lane::default()).err());
         is_over.store(true, Ordering::Relaxed);
         assert!(failed.is_none(), "{failed:?}");
     });
@@ -168,14 +169,20 @@ fn a_partial_is_found_again_and_published() {
     let disk = Disk::open(root.path()).unwrap();
     let content = fresh(10_000);
     let digest = Algorithm::Sha256.digest(&content);
-    let partial = disk.partial(&digest).unwrap();
+    let partial = disk.partial(&digest, Lane::default()).unwrap();
     partial.write_at(&content[4_000..], 4_000).unwrap();
-    let second = disk.partial(&digest).unwrap_err();
+    let second = disk.partial(&digest, Lane::default()).unwrap_err();
     assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
     drop(partial);
     let left: Vec<_> = disk.partials().map(Result::unwrap).collect();
     assert_eq!((left[0].digest, left[0].size), (digest, 10_000));
-    let partial = disk.partial(&digest).unwrap();
+    // Of another registry it is another one.
+    let lane = Lane::of("hub");
+    let other = disk.partial(&digest, lane).unwrap();
+    let lanes: Vec<_> = disk.partials().map(|entry| entry.unwrap().lane).collect();
+    assert!(lanes.len() == 2 && lanes.contains(&lane), "{lanes:?}");
+    other.discard().unwrap();
+    let partial = disk.partial(&digest, Lane::default()).unwrap();
     partial.write_at(&content[..4_000], 0).unwrap();
     let blob = disk.publish(&partial).unwrap();
     assert!(blob.verify(&digest).unwrap());

@@ -168,28 +168,6 @@ fn a_want_lasts_as_long_as_its_reader() {
 }
 
 #[test]
-fn what_is_disowned_is_given_and_not_written_down() {
-    let content = content(200_000);
-    let directory = tempfile::tempdir().unwrap();
-    let disk = outport_core::store::disk::Disk::open(directory.path()).unwrap();
-    let digest = Algorithm::Sha256.digest(&content);
-    let partial = disk.partial(&digest).unwrap();
-    let journal = Journal::new(200_000, None);
-    let file = Arc::clone(partial.file());
-    let (writer, landing) = Landing::new(file, journal, 200_000, digest, Spans::default());
-    writer.disown(50_000..100_000);
-    for range in [0..50_000, 50_000..100_000, 100_000..110_000] {
-        let offset = range.start as u64;
-        let batch = [content.slice(range)];
-        writer.write(offset, &batch, || false).unwrap();
-    }
-    assert_eq!(landing.readable(&(0..u64::MAX)), 110_000);
-    let here = Journal::read(&partial).unwrap().here;
-    let here: Vec<_> = here.ranges().collect();
-    assert_eq!(here, [0..50_000, 100_000..110_000]);
-}
-
-#[test]
 fn hashing_ends_when_the_edge_does() {
     let content = content(3_000_000);
     let digest = Algorithm::Sha256.digest(&content);
