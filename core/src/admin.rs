@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::future::{Future, Ready, ready};
 use std::sync::Arc;
 
-use futures_util::future::Either;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Either};
 use http::header::HeaderValue;
 use http::{Method, Request, Response, StatusCode};
 use parking_lot::RwLock;
@@ -57,14 +58,19 @@ pub fn service<S, F>(
     metrics: Metrics,
     readiness: Readiness,
     others: S,
-) -> impl Fn(Request<Body>) -> Either<Ready<Response<Body>>, F> + Clone + Send + Sync + 'static
+) -> impl Fn(Request<Body>) -> Either<BoxFuture<'static, Response<Body>>, F>
++ Clone
++ Send
++ Sync
++ 'static
 where
     S: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     move |request| {
         if matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics") {
-            Either::Left(ready(answer(&request, &metrics, &readiness)))
+            let (metrics, readiness) = (metrics.clone(), readiness.clone());
+            Either::Left(async move { answer(&request, &metrics, &readiness) }.boxed())
         } else {
             Either::Right(others(request))
         }
@@ -107,7 +113,6 @@ fn answer(request: &Request<Body>, metrics: &Metrics, readiness: &Readiness) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::FutureExt as _;
 
     #[track_caller]
     fn check(method: Method, path: &str, readiness: &Readiness) -> (StatusCode, Response<Body>) {

@@ -69,7 +69,11 @@ impl Room {
                     Some(taken) => held.merge(taken),
                     // Nobody waits for what it holds.
                     None if held.num_permits() == 0 => held.merge(self.take(more).await?),
-                    None => beside = Some(self.beside.lock().await),
+                    None => tokio::select! {
+                        biased;
+                        guard = self.beside.lock() => beside = Some(guard),
+                        taken = self.take(more) => held.merge(taken?),
+                    },
                 }
             }
             collected.extend_from_slice(&bytes);
@@ -104,10 +108,14 @@ mod tests {
 
     use futures_util::{FutureExt as _, stream};
     use tokio::sync::mpsc;
+    use tokio::time::timeout;
 
     use super::*;
 
     const KIB: u64 = 1024;
+
+    /// How long a test waits for what should happen at once.
+    const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
 
     fn dripping() -> (mpsc::Sender<io::Result<Bytes>>, Body) {
         let (sender, receiver) = mpsc::channel(8);
@@ -150,10 +158,34 @@ mod tests {
         for sender in senders {
             sender.send(Ok(vec![1; 60_000].into())).await.unwrap();
         }
-        for read in futures_util::future::join_all(reading).await {
+        let all = futures_util::future::join_all(reading);
+        for read in timeout(PATIENCE, all).await.unwrap() {
             assert_eq!(read.unwrap().len(), 120_000);
         }
         assert_eq!(room.units.available_permits(), 128);
+    }
+
+    #[tokio::test]
+    async fn who_goes_on_beside_keeps_nobody_from_what_becomes_free() {
+        let room = Room::new(192 * KIB);
+        let (mut senders, mut reading) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let (sender, body) = dripping();
+            sender.send(Ok(vec![1; 60_000].into())).await.unwrap();
+            let mut read = Box::pin(room.collect(body, 1 << 20));
+            assert!(read.as_mut().now_or_never().is_none());
+            senders.push(sender);
+            reading.push(read);
+        }
+        // The first of them goes on beside, and stays there.
+        for (sender, read) in senders.iter().zip(&mut reading).take(2) {
+            sender.send(Ok(vec![1; 60_000].into())).await.unwrap();
+            assert!(read.as_mut().now_or_never().is_none());
+        }
+        drop(reading.remove(2));
+        drop(senders.remove(1));
+        let second = timeout(PATIENCE, reading.remove(1)).await.unwrap();
+        assert_eq!(second.unwrap().len(), 120_000);
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ impl Locked {
             Ok(()) => Ok(directory),
             Err(TryLockError::WouldBlock) => Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
-                "in use by another edge: each needs a cache.path of its own",
+                "in use by another node: each needs a cache.path of its own",
             )),
             Err(TryLockError::Error(error)) => {
                 tracing::warn!(path = %root.display(), %error, "the cache's directory cannot be locked");

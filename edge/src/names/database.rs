@@ -21,7 +21,7 @@ use super::file::is_of_blob;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process, or another edge in this one, works with it.
-    #[error("{path} is in use by another edge: each needs a cache.path of its own")]
+    #[error("{path} is in use by another node: each needs a cache.path of its own")]
     InUse {
         /// The file.
         path: PathBuf,

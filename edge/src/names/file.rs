@@ -6,8 +6,8 @@
 //!
 //! Failure: redb panics over a damaged page, also over one that it reads long after it opened the file. That is taken for
 //! the error that it is: a file that is found damaged when it is opened is replaced, and one that turns out to be damaged later
-//! is spoilt. From then on it is as if it were empty, and a mark beside it has the next start replace it. After an error of the disk redb does nothing more until the file was opened again
-//! ([`NamesFile::reopen`]), and what was not durable is gone then.
+//! is spoilt. From then on it is as if it were empty, and a mark beside it has the next start replace it. After an error of the
+//! disk redb does nothing more until the file was opened again ([`NamesFile::reopen`]), and what was not durable is gone then.
 
 use std::mem;
 use std::path::{Path, PathBuf};

@@ -10,7 +10,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, Response, StatusCode};
 use outport_core::body::Body;
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::origin::{MANIFEST_TYPE, ScriptedOrigin};
 use super::upstreams::scripted::ScriptedUpstream;
@@ -170,10 +170,13 @@ async fn who_was_found_out_is_not_what_finds_out_about_others() {
     let name = "outport_edge_upstream_up{upstream=\"hub\"}";
     assert_eq!(rig.edge.metric(name), Some(0.0));
     // When it has rested it goes by itself, and leaves the others theirs.
-    while rig.upstream.seen("/bad/0").len() < 2 {
-        let bad = rig.edge.get("/v2/hub/bad/0/manifests/1").await;
-        assert_eq!(bad.status, 503);
-    }
+    let again = async {
+        while rig.upstream.seen("/bad/0").len() < 2 {
+            let bad = rig.edge.get("/v2/hub/bad/0/manifests/1").await;
+            assert_eq!(bad.status, 503);
+        }
+    };
+    timeout(super::PATIENCE, again).await.unwrap();
     let answer = rig.edge.get("/v2/hub/app/manifests/1").await;
     assert_eq!(answer.body, Some(good));
     assert_eq!(rig.edge.metric(name), Some(1.0));
@@ -200,7 +203,7 @@ async fn a_silent_upstream_is_found_out_while_all_its_requests_are_taken() {
             }
         }
     });
-    let found_out = tokio::time::timeout(super::PATIENCE, join_all(asking));
+    let found_out = timeout(super::PATIENCE, join_all(asking));
     found_out.await.unwrap();
     rig.edge.stop().await;
 }

@@ -102,7 +102,7 @@ where
         let mut request = Request::from_parts(head, body);
         request.extensions_mut().insert(Peer(self.peer));
         request.extensions_mut().insert(exchange.id);
-        // A service makes a future, and does nothing before that is awaited: it cannot panic outside of it.
+        // A service only makes a future, which is awaited where a panic is caught.
         let answering = if is_addressed {
             Either::Left((self.service)(request))
         } else {
