@@ -77,6 +77,9 @@ pub struct CacheConfig {
 
 #[derive(Debug)]
 struct Inner {
+    /// Goes before the names, which tell when all has gone.
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    locked: Locked,
     disk: Disk,
     table: Mutex<Table>,
     index: Index,
@@ -90,8 +93,6 @@ struct Inner {
     last_relief: Mutex<u64>,
     names: Names,
     metrics: CacheMetrics,
-    #[expect(dead_code, reason = "it is there to be dropped, the last of them")]
-    locked: Locked,
 }
 
 // === impl Cache ===
@@ -203,10 +204,11 @@ impl Cache {
         self.0.open.invalidate(digest);
     }
 
-    /// Keeps a file open for the next request, unless it was evicted meanwhile: nobody would close it then.
+    /// Keeps a file open for the next request, unless it was evicted meanwhile, or another one has its name: nobody would close it
+    /// then.
     fn keep_open(&self, digest: &Digest, blob: &BlobFile) {
         self.0.open.insert(*digest, blob.clone());
-        if !self.has(digest) {
+        if !self.has(digest) || !self.0.disk.is_current(digest, blob).unwrap_or(false) {
             self.0.open.invalidate(digest);
         }
     }
@@ -328,7 +330,8 @@ impl Cache {
             return partial.discard();
         }
         let blob = self.0.disk.publish(partial)?;
-        self.0.open.insert(digest, blob);
+        // Of one that was there before.
+        self.0.open.invalidate(&digest);
         let is_kept = self.settle(|table| {
             let admission = table.admit(digest, size, home);
             if admission != Admission::TooLarge {
@@ -337,7 +340,9 @@ impl Cache {
             }
             admission
         });
-        if !is_kept {
+        if is_kept {
+            self.keep_open(&digest, &blob);
+        } else {
             // What is pinned has grown meanwhile.
             self.delete(&[digest]);
         }

@@ -1,7 +1,7 @@
 //! Bringing a blob in: one download per digest and registry, which every request for it there follows.
 //!
-//! What: [`Downloads`] starts a task for a digest that is not here, or lets a request join the one under way. The task asks the
-//! origin, fills a [`Landing`] and publishes it; requests read the landing each at its own pace. One connection brings a blob
+//! What: [`Downloads`] starts a task for a digest that is not here, or that its registry has not shown to have, or lets a request
+//! join the one under way. The task asks the registry, fills a [`Landing`] and publishes it; requests read the landing each at its own pace. One connection brings a blob
 //! from the front; a reader that waits far ahead, or a long link, gets more of them.
 //!
 //! Invariants: at most one download per digest and registry (the origin, or an upstream) is under way; it belongs to no request.
@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use outport_core::location::key::Lane;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::RepoName;
 use outport_core::tasks::Tasks;
@@ -146,8 +147,13 @@ struct Begin {
     attendance: Attendance,
 }
 
-/// What a download brings, and the upstream that it comes from, if it is one.
-type Key = (Digest, Option<String>);
+/// What a download brings, and from where.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    digest: Digest,
+    /// The name of the upstream that it comes from, if it is not the origin.
+    upstream: Option<String>,
+}
 
 /// Takes a download out when it ends, whichever way; not one that has followed it.
 struct Running {
@@ -203,7 +209,10 @@ impl Downloads {
     }
 
     fn key(&self, digest: &Digest, repo: &RepoName) -> Key {
-        (*digest, self.0.sources.upstream(repo))
+        Key {
+            digest: *digest,
+            upstream: self.0.sources.upstream(repo),
+        }
     }
 
     /// Whether a blob is on its way from the registry that a repository is of.
@@ -262,14 +271,13 @@ impl Downloads {
             reach,
             attendance,
         } = begin;
-        let digest = &entry.key.0;
         self.0.metrics.running.inc();
         let ending = self.0.tasks.token();
         let fill = fill::Fill {
             parts: &self.0,
             repo: &repo,
             moment,
-            digest,
+            key: &entry.key,
             reach,
             gave: &Mutex::default(),
             has_sick_sibling: &AtomicBool::new(false),
@@ -284,12 +292,21 @@ impl Downloads {
             outcome: outcome.label(),
         };
         self.0.metrics.finished.get_or_create(&label).inc();
-        tracing::info!(digest = %digest, repo = %repo, outcome = label.outcome.as_str(), "download ended");
+        tracing::info!(digest = %entry.key.digest, repo = %repo, outcome = label.outcome.as_str(), "download ended");
         // Before anybody hears of it, so that whoever tries again starts another.
         drop(entry);
         if let fill::Ended::Early(last) = outcome {
             head.send_replace(last);
         }
+    }
+}
+
+// === impl Key ===
+
+impl Key {
+    /// Returns the lane of its file.
+    fn lane(&self) -> Lane {
+        self.upstream.as_deref().map_or(Lane::default(), Lane::of)
     }
 }
 

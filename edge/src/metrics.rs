@@ -140,7 +140,7 @@ pub struct OutcomeLabel {
 /// How a download ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Verified and kept.
+    /// Verified, and kept or here already.
     Kept,
     /// Verified, and not kept because the disk failed at the end.
     NotKept,

@@ -153,15 +153,11 @@ impl Pull {
                 };
                 Some(Ok((wanted.answer(blob.size, read), served)))
             }
-            // What was taken from the directory has the length that it happens to have; nobody has to hash it to know.
-            Found::Doubtful(blob) if blob.size != link.size => {
-                Box::pin(self.resolver.cache().refuse(digest, blob)).await;
-                None
-            }
-            Found::Doubtful(blob) if wanted.fetch == Fetch::Head => {
+            Found::Doubtful(blob) if wanted.fetch == Fetch::Head && blob.size == link.size => {
                 Some(Ok((wanted.answer(blob.size, |_| Body::empty()), served)))
             }
-            // It is read as one that comes in, and its end held back until it has been hashed.
+            // It is read as one that comes in, and its end held back until it has been hashed; whose word on its size is right is
+            // known then.
             Found::Doubtful(_) => None,
         }
     }
@@ -248,10 +244,6 @@ impl Pull {
         deadline: Instant,
     ) -> Result<bool, OriginError> {
         let Wanted { repo, digest, .. } = wanted;
-        // It has come in since that was looked at.
-        if kind == SourceKind::Disk && self.needs_more_than_a_link(repo, digest).await {
-            return Ok(false);
-        }
         let size = match size {
             Some(size) => size,
             // Its answer showed the link.

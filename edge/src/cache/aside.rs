@@ -5,7 +5,6 @@
 
 use outport_core::oci::digest::Digest;
 use outport_core::store::disk::{BlobFile, Entry};
-use tokio::task::spawn_blocking;
 
 use super::Cache;
 
@@ -36,13 +35,6 @@ impl Cache {
         } else {
             tracing::info!(%digest, "damaged file was replaced or deleted meanwhile");
         }
-    }
-
-    /// As [`Self::condemn_file`], for a file that cannot be the blob's by its length.
-    pub async fn refuse(&self, digest: &Digest, blob: BlobFile) {
-        let (cache, digest) = (self.clone(), *digest);
-        let refused = spawn_blocking(move || cache.condemn_file(&digest, &blob));
-        refused.await.ok();
     }
 
     /// Returns the damaged files that were put aside. Blocks.

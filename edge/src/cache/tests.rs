@@ -250,6 +250,29 @@ async fn nothing_goes_for_what_has_no_place_anyway() {
     assert_eq!(cache.0.table.lock().len(), 3);
 }
 
+/// Two downloads may end at a time, and one end while a file from before is hashed.
+#[tokio::test]
+async fn a_file_without_a_name_is_not_kept_open() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 1 << 20);
+    let content = vec![1; 100_000];
+    let digest = Algorithm::Sha256.digest(&content);
+    let publish = || {
+        let partial = cache.partial(&digest, Lane::default()).unwrap();
+        partial.write_at(&content, 0).unwrap();
+        cache.publish(&partial, 100_000, Home::Here).unwrap();
+    };
+    let served = async || match cache.blob(&digest).await {
+        Some(Found::Sound(blob)) => blob,
+        _ => panic!("not here"),
+    };
+    publish();
+    let old = served().await;
+    publish();
+    cache.vouch(&digest, &old);
+    assert!(cache.0.disk.is_current(&digest, &served().await).unwrap());
+}
+
 #[tokio::test]
 async fn what_a_source_promises_costs_no_more_than_the_next_part_of_it() {
     let root = TempDir::new().unwrap();

@@ -212,19 +212,19 @@ impl Crew<'_> {
             }
             // There are those who let only one in at a time, or not at once.
             Fetched::Unanswered(error) if !was_last && !error.is_silence() => {
-                tracing::info!(digest = %self.fill.digest, %error, "no connection beside another");
+                tracing::info!(digest = %self.fill.key.digest, %error, "no connection beside another");
                 trouble.is_one_at_a_time = true;
                 return;
             }
             Fetched::Unanswered(error) if error.is_silence() || error.is_too_many() => {
-                tracing::info!(digest = %self.fill.digest, error = %error, "download not resumed yet");
+                tracing::info!(digest = %self.fill.key.digest, error = %error, "download not resumed yet");
                 if let OriginError::Resting(until) = error {
                     // The breaker may be open because of others.
                     rest = until;
                 }
             }
             Fetched::Unanswered(error) => {
-                tracing::info!(digest = %self.fill.digest, error = %error, "download cannot be resumed");
+                tracing::info!(digest = %self.fill.key.digest, error = %error, "download cannot be resumed");
                 trouble.failures = u32::MAX;
                 return;
             }
@@ -323,7 +323,7 @@ impl Crew<'_> {
                         }
                     }
                     Some(Err(error)) => {
-                        tracing::info!(digest = %self.fill.digest, error = %error, "source broke off");
+                        tracing::info!(digest = %self.fill.key.digest, error = %error, "source broke off");
                         break Fetched::Short(received);
                     }
                     None => break Fetched::Short(received),

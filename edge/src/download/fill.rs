@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use outport_core::body::Body;
-use outport_core::location::key::Lane;
-use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::RepoName;
 use outport_core::store::disk::{BlobFile, Partial};
 use parking_lot::Mutex;
@@ -23,7 +21,7 @@ use super::journal::{Journal, Left};
 use super::landing::{Landing, Writer};
 use super::schedule::Schedule;
 use super::spans::Spans;
-use super::{Head, Inner};
+use super::{Head, Inner, Key};
 use crate::cache::Found;
 use crate::metrics::{Outcome, SourceKind};
 use crate::names::Moment;
@@ -39,8 +37,8 @@ pub(super) struct Fill<'a> {
     pub(super) repo: &'a RepoName,
     /// When it was started.
     pub(super) moment: Moment,
-    /// The blob.
-    pub(super) digest: &'a Digest,
+    /// The blob, and the registry that it comes from.
+    pub(super) key: &'a Key,
     /// Who may be asked.
     pub(super) reach: Reach,
     /// Who gave bytes.
@@ -77,10 +75,9 @@ pub(super) enum Ended {
 struct Start {
     size: u64,
     here: Spans,
-    /// The answer to the first question, from the first byte that is not here on; none when all are.
-    body: Option<Body>,
+    /// The answer to the first question, from the first byte that is not here on, and who gave it; none when all are.
+    first: Option<(Body, Giver)>,
     round_trip: Duration,
-    giver: Giver,
 }
 
 /// How often, and after which pauses, a file that another download has open is tried to be opened.
@@ -96,8 +93,7 @@ impl Fill<'_> {
         if let Some(ended) = self.look(head).await {
             return ended;
         }
-        let upstream = self.parts.sources.upstream(self.repo);
-        let turn = self.parts.turns.take(upstream.as_deref());
+        let turn = self.parts.turns.take(self.key.upstream.as_deref());
         let Ok(Some(_turn)) = timeout(self.parts.config.turn_timeout, turn).await else {
             return Ended::Early(Head::Failed(OriginError::Busy));
         };
@@ -115,9 +111,9 @@ impl Fill<'_> {
     /// Looks whether the blob is here, and hashes it if that is in doubt; none when it has to come, be it to show that its
     /// registry has it.
     async fn look(&self, head: &watch::Sender<Head>) -> Option<Ended> {
-        let found = self.parts.cache.blob(self.digest).await?;
+        let found = self.parts.cache.blob(&self.key.digest).await?;
         let resolver = &self.parts.resolver;
-        if !Box::pin(resolver.may_give(self.repo, self.digest)).await {
+        if !Box::pin(resolver.may_give(self.repo, &self.key.digest)).await {
             return None;
         }
         match found {
@@ -168,7 +164,7 @@ impl Fill<'_> {
 
     /// Deletes what an earlier download left, and opens another file: readers of that one may have it open.
     async fn anew(&self, left: Partial) -> io::Result<Partial> {
-        let (cache, digest, lane) = (self.parts.cache.clone(), *self.digest, self.lane());
+        let (cache, digest, lane) = (self.parts.cache.clone(), self.key.digest, self.key.lane());
         blocking(move || {
             left.discard()?;
             cache.partial(&digest, lane)
@@ -179,8 +175,13 @@ impl Fill<'_> {
     /// Hashes a blob that is here and doubtful, while readers follow.
     async fn verify(&self, blob: BlobFile, head: &watch::Sender<Head>) -> Ended {
         let here = std::iter::once(0..blob.size).collect();
-        let (writer, landing) =
-            Landing::new(Arc::clone(&blob.file), None, blob.size, *self.digest, here);
+        let (writer, landing) = Landing::new(
+            Arc::clone(&blob.file),
+            None,
+            blob.size,
+            self.key.digest,
+            here,
+        );
         landing.doubt();
         head.send_replace(Head::Landing(landing, SourceKind::Disk));
         // Those who read have their status, and what comes before the end, by then.
@@ -188,7 +189,7 @@ impl Fill<'_> {
             return Ended::Cancelled;
         };
         let writer = writer.until(self.parts.tasks.token());
-        let (cache, digest) = (self.parts.cache.clone(), *self.digest);
+        let (cache, digest) = (self.parts.cache.clone(), self.key.digest);
         let counted = self.parts.tasks.hold("verify");
         let verified = blocking(move || {
             let outcome = writer.hash_rest();
@@ -205,7 +206,7 @@ impl Fill<'_> {
             Ok(true) => Ended::Kept,
             Ok(false) => Ended::Mismatch,
             Err(error) => {
-                tracing::warn!(digest = %self.digest, %error, "cached file not read");
+                tracing::warn!(digest = %self.key.digest, %error, "cached file not read");
                 Ended::Disk
             }
         }
@@ -228,7 +229,7 @@ impl Fill<'_> {
     }
 
     async fn try_open(&self) -> io::Result<(Partial, Option<Left>)> {
-        let (cache, digest, lane) = (self.parts.cache.clone(), *self.digest, self.lane());
+        let (cache, digest, lane) = (self.parts.cache.clone(), self.key.digest, self.key.lane());
         blocking(move || {
             let partial = cache.partial(&digest, lane)?;
             if let Some(left) = Journal::read(&partial) {
@@ -244,19 +245,13 @@ impl Fill<'_> {
         .await
     }
 
-    /// Returns the lane of its file: that of the registry that it asks.
-    fn lane(&self) -> Lane {
-        let upstream = self.parts.sources.upstream(self.repo);
-        upstream.map_or(Lane::default(), |name| Lane::of(&name))
-    }
-
     /// Asks for what an earlier download has left to bring; none when that cannot be made use of.
     ///
     /// The source may have lied about the size then, or know no ranges: what is here is not to keep the blob from coming.
     async fn resume(&self, left: Left) -> Result<Option<Start>, OriginError> {
         let Left { size, here, of } = left;
-        // What is wrong of it, and who may have it, is that registry's matter.
-        if of != self.parts.sources.upstream(self.repo) {
+        // As a version before left it, where all had one lane.
+        if of != self.key.upstream {
             return Ok(None);
         }
         if let Some(gap) = here.gap(0, size) {
@@ -268,32 +263,36 @@ impl Fill<'_> {
             };
         }
         let resolver = &self.parts.resolver;
-        let (link, _) = resolver.blob_link(self.repo, self.digest).await?;
+        let (link, _) = resolver.blob_link(self.repo, &self.key.digest).await?;
         Ok((link.size == size).then_some(Start {
             size,
             here,
-            body: None,
+            first: None,
             round_trip: Duration::MAX,
-            giver: Giver::new(SourceKind::Origin),
         }))
     }
 
     /// Fills the landing, verifies it and publishes it.
     async fn land(&self, start: Start, partial: &Partial, head: &watch::Sender<Head>) -> Ended {
         let Start {
-            size, here, giver, ..
+            size,
+            here,
+            first,
+            round_trip,
         } = start;
         let parts = self.parts;
         let resolver = &parts.resolver;
-        resolver.learn_blob(self.repo, self.digest, size, self.moment);
+        resolver.learn_blob(self.repo, &self.key.digest, size, self.moment);
         let file = Arc::clone(partial.file());
-        let journal = Journal::new(size, parts.sources.upstream(self.repo));
-        let (writer, landing) = Landing::new(file, journal, size, *self.digest, here.clone());
+        let journal = Journal::new(size, self.key.upstream.clone());
+        let (writer, landing) = Landing::new(file, journal, size, self.key.digest, here.clone());
         let writer = Arc::new(writer.until(parts.tasks.token()));
-        head.send_replace(Head::Landing(landing.clone(), giver.kind));
+        let kind = first.as_ref().map(|(_, giver)| giver.kind);
+        let kind = kind.unwrap_or(SourceKind::Origin);
+        head.send_replace(Head::Landing(landing.clone(), kind));
         let is_resumed = here != Spans::default();
         if is_resumed {
-            tracing::info!(digest = %self.digest, here_bytes = here.bytes(), "download resumed");
+            tracing::info!(digest = %self.key.digest, here_bytes = here.bytes(), "download resumed");
         }
         let crew = Crew {
             fill: *self,
@@ -304,14 +303,13 @@ impl Fill<'_> {
             writes: TaskTracker::new(),
             halt: Mutex::default(),
             began: Instant::now(),
-            round_trip: Mutex::new(start.round_trip),
+            round_trip: Mutex::new(round_trip),
         };
         let hashed = hash_rest(&writer, is_resumed);
-        let first = start.body.map(|body| (body, giver));
         match tokio::join!(crew.run(first), hashed) {
             (Ok(()), Ok(())) => match writer.finish() {
                 Ok(()) => {
-                    resolver.learn_possession(self.repo, self.digest, size);
+                    resolver.learn_possession(self.repo, &self.key.digest, size);
                     self.publish(partial, size).await
                 }
                 Err(mismatch) => self.mismatch(&mismatch.to_string(), is_resumed),
@@ -327,11 +325,13 @@ impl Fill<'_> {
     }
 
     async fn publish(&self, partial: &Partial, size: u64) -> Ended {
-        if let Some(Found::Held(_) | Found::Sound(_)) = self.parts.cache.blob(self.digest).await {
+        if let Some(Found::Held(_) | Found::Sound(_)) =
+            self.parts.cache.blob(&self.key.digest).await
+        {
             return Ended::Shown;
         }
         let (cache, partial) = (self.parts.cache.clone(), partial.clone());
-        let home = self.parts.sources.home(self.digest);
+        let home = self.parts.sources.home(&self.key.digest);
         // The download may be cancelled meanwhile, and the index is not to be closed before.
         let held = self.parts.tasks.hold("publish");
         let published = blocking(move || {
@@ -368,7 +368,7 @@ impl Fill<'_> {
     }
 
     fn mismatch(&self, reason: &str, is_resumed: bool) -> Ended {
-        tracing::warn!(digest = %self.digest, reason, is_resumed, "wrong bytes, nothing kept");
+        tracing::warn!(digest = %self.key.digest, reason, is_resumed, "wrong bytes, nothing kept");
         if is_resumed {
             // Nobody knows which of them gave what was left. It begins anew, and who lies is found out then.
             self.parts.sources.count_mismatch(self.repo);
@@ -384,11 +384,10 @@ impl Fill<'_> {
 impl Start {
     fn new(here: Spans, (blob, giver): (IncomingBlob, Giver)) -> Self {
         Self {
-            giver,
             size: blob.size,
             here,
-            body: Some(blob.body),
             round_trip: blob.round_trip,
+            first: Some((blob.body, giver)),
         }
     }
 }

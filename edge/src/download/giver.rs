@@ -23,18 +23,6 @@ pub(super) struct Giver {
     answerer: Option<Answerer>,
 }
 
-// === impl Giver ===
-
-impl Giver {
-    /// Returns one that was not asked for bytes.
-    pub(super) const fn new(kind: SourceKind) -> Self {
-        Self {
-            kind,
-            answerer: None,
-        }
-    }
-}
-
 // === impl Fill ===
 
 impl Fill<'_> {
@@ -74,7 +62,7 @@ impl Fill<'_> {
     ) -> Result<(IncomingBlob, Giver), OriginError> {
         let question = Question {
             repo: self.repo,
-            digest: self.digest,
+            digest: &self.key.digest,
             span,
             reach: self.reach,
             patience,
@@ -134,7 +122,12 @@ impl Fill<'_> {
         let sources = &self.parts.sources;
         let gave = std::mem::take(&mut *self.gave.lock());
         for Giver { kind, answerer } in gave {
-            sources.distrust(kind, self.repo, self.digest);
+            // One that breaks off has found out itself: it never gives the end of what is wrong.
+            if kind == SourceKind::Sibling && self.has_sick_sibling.load(Ordering::Relaxed) {
+                sources.count_mismatch(self.repo);
+                continue;
+            }
+            sources.distrust(kind, self.repo, &self.key.digest);
             // Of several that gave bytes the first; were it another, that one is found out when it gives all of them.
             if let Some(answerer) = answerer {
                 answerer.is_wrong();

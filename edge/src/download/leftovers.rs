@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use outport_core::clock;
+use outport_core::location::key::Lane;
 use outport_core::oci::digest::Digest;
 use outport_core::store::disk::{Entry, Partial};
 use tokio::task::spawn_blocking;
@@ -39,10 +40,11 @@ enum Kind {
 const INTERVAL: Duration = Duration::from_mins(1);
 
 impl Downloads {
-    /// Returns what is on its way.
-    fn running(&self) -> HashSet<Digest> {
+    /// Returns what is on its way, and in which lane.
+    fn running(&self) -> HashSet<(Digest, Lane)> {
         let running = self.0.running.lock();
-        running.keys().map(|(digest, _)| *digest).collect()
+        let keys = running.keys();
+        keys.map(|key| (key.digest, key.lane())).collect()
     }
 
     /// Deletes leftovers that are too old or too many, until the process ends.
@@ -63,9 +65,15 @@ impl Downloads {
 
 /// Deletes what is too old or too many, and what is of no use and was written before `before`: later ones are just being
 /// written by whoever keeps a manifest, or by a download that began since.
-fn sweep(cache: &Cache, config: LeftoverConfig, running: &HashSet<Digest>, before: SystemTime) {
+fn sweep(
+    cache: &Cache,
+    config: LeftoverConfig,
+    running: &HashSet<(Digest, Lane)>,
+    before: SystemTime,
+) {
+    let is_running = |entry: &Entry| running.contains(&(entry.digest, entry.lane));
     let mut leftovers = cache.partials();
-    leftovers.retain(|entry| !running.contains(&entry.digest));
+    leftovers.retain(|entry| !is_running(entry));
     let leftovers = leftovers.into_iter().map(|entry| (Kind::Leftover, entry));
     let damaged = cache.put_aside().into_iter();
     let kept = leftovers.chain(damaged.map(|entry| (Kind::Damaged, entry)));
@@ -77,7 +85,7 @@ fn sweep(cache: &Cache, config: LeftoverConfig, running: &HashSet<Digest>, befor
         }
     }
     for entry in cache.partials() {
-        if entry.modified < before && !running.contains(&entry.digest) {
+        if entry.modified < before && !is_running(&entry) {
             delete(cache, &entry, |partial| Journal::read(partial).is_none());
         }
     }
@@ -122,7 +130,6 @@ mod tests {
     use super::*;
     use crate::cache::table::Home;
     use crate::cache::tests::open;
-    use outport_core::location::key::Lane;
     use outport_core::oci::digest::Algorithm;
 
     fn kept(kind: Kind, number: u8, occupied: u64, age_hours: u64) -> (Kind, Entry) {
@@ -188,10 +195,12 @@ mod tests {
         journal.record(partial.file(), &here).unwrap();
         drop(partial);
 
+        // Of another registry.
+        let running = HashSet::from([(digest, Lane::default())]);
         let sweep = |bytes_max| {
             let age_max = Duration::from_hours(24);
             let config = LeftoverConfig { bytes_max, age_max };
-            sweep(&cache, config, &HashSet::new(), SystemTime::UNIX_EPOCH);
+            sweep(&cache, config, &running, SystemTime::UNIX_EPOCH);
             (cache.put_aside().len(), cache.partials().len())
         };
         assert_eq!(sweep(1 << 20), (4, 1));

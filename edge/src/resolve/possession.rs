@@ -34,7 +34,7 @@ impl Resolver {
         false
     }
 
-    /// Remembers that all bytes of a blob came of the registry that a repository is of, or of those open to the same readers.
+    /// Remembers that all bytes of a blob came of the registry that a repository is of.
     pub fn learn_possession(&self, repo: &RepoName, digest: &Digest, size: u64) {
         if self.registries.need_proof(repo)
             && let Some(registry) = self.registries.upstream(repo)

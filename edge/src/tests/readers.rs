@@ -7,11 +7,12 @@ use futures_util::future::join_all;
 use http::Method;
 use http::header::{AUTHORIZATION, IF_NONE_MATCH, RANGE, WWW_AUTHENTICATE};
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 use super::origin::ScriptedOrigin;
 use super::upstreams::scripted::ScriptedUpstream;
 use super::upstreams::{Rig, manifest};
-use super::{Answer, Begun, RunningEdge, blob_path, content, sha256};
+use super::{Answer, Begun, PATIENCE, RunningEdge, blob_path, content, sha256};
 
 /// Their passwords are `secret` and `other`.
 const USERS: &str = "alice:$2b$04$VprzhVKA06LJiNmQc2ry/.dKdVOfAvUIUpvzuMeLL6FOJOJaVF9aW\n\
@@ -278,7 +279,7 @@ async fn what_is_here_of_one_upstream_comes_of_another_once_for_all_who_ask() {
     let (is_in, go) = open.hold_next();
     let first = get(&rig.edge, ANYBODY, &own);
     let others = async {
-        is_in.await.unwrap();
+        timeout(PATIENCE, is_in).await.unwrap().unwrap();
         let others = join_all((1..CLIENTS).map(|_| rig.edge.begin(Method::GET, &own, &[])));
         let (others, ()) = tokio::join!(others, async { go.send(()).unwrap() });
         join_all(others.into_iter().map(Begun::finish)).await

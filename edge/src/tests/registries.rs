@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::upstreams::Rig;
-use super::upstreams::scripted::ScriptedUpstream;
+use super::upstreams::scripted::{Behaviour, ScriptedUpstream};
 use super::{PATIENCE, blob_path, content, sha256};
 
 /// An edge with a second upstream beside the one called `hub`.
@@ -183,6 +183,28 @@ async fn what_one_has_another_is_not_said_to_have() {
     two.rig.edge.settle().await;
     for path in [first.clone(), blob_path("hub/org/b", &two.blob)] {
         assert_eq!(two.rig.edge.get(&path).await.status, 404);
+    }
+    two.stop().await;
+}
+
+/// When it has yet to be hashed, whoever is asked for it says how large it should be.
+#[tokio::test]
+async fn what_one_says_of_a_size_costs_another_nothing() {
+    let two = Two::new().await;
+    two.rig.upstream.put_blob("org/app", &two.blob);
+    let [first, other] = &two.paths;
+    two.rig.edge.get(first).await.is(200, &two.blob, "fwd=miss");
+    two.rig.edge.settle().await;
+    two.rig.upstream.behave(Behaviour::Status(503));
+    two.other
+        .script("/blobs/", |_| Response::new(Bytes::from("short").into()));
+    for method in [Method::HEAD, Method::GET] {
+        two.rig.edge.cache.doubt(&sha256(&two.blob));
+        let asked = two.rig.edge.begin(method, other, &[]).await.finish().await;
+        assert!(asked.body.as_ref() != Some(&two.blob));
+        let answer = two.rig.edge.get(first).await;
+        answer.is(200, &two.blob, "hit");
+        two.rig.edge.settle().await;
     }
     two.stop().await;
 }

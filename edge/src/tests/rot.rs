@@ -134,9 +134,10 @@ async fn a_file_that_was_cut_off_before_the_index_was_lost_is_fetched_again() {
         head.is(200, b"", "fwd=miss");
         assert_eq!(head.header("content-length"), blob.len().to_string());
         let part = edge.get_range(&path, "bytes=2000000-2000009").await;
-        part.is(206, &blob[2_000_000..2_000_010], "fwd=miss");
+        // Until it has been hashed, the source may be as wrong.
+        part.is(206, &blob[2_000_000..2_000_010], "fwd=bypass");
         edge.settle().await;
-        edge.get(&path).await.is(200, &blob, "hit");
+        edge.get(&path).await.is(200, &blob, "fwd=miss");
         edge.stop().await;
     }
 }

@@ -175,6 +175,29 @@ async fn a_sibling_that_breaks_off_again_and_again_is_given_up() {
     edge.stop().await;
 }
 
+/// It breaks off itself when it sees that what it brought is wrong.
+#[tokio::test]
+async fn a_sibling_that_broke_off_is_not_blamed_for_wrong_bytes() {
+    let (origin, sibling) = (ScriptedOrigin::start().await, ScriptedOrigin::start().await);
+    let cache = tempfile::tempdir().unwrap();
+    let url = format!("sibling.0.url=http://{}", sibling.address);
+    let set = ["name=node-0", "sibling.0.name=node-1", &url];
+    let edge = RunningEdge::start(cache.path(), origin.address, &set).await;
+    for seed in 0..8 {
+        let blob = content(3_000_000, 300 + seed);
+        for node in [&origin, &sibling] {
+            node.put_blob("a", &blob);
+        }
+        sibling.fail_next(Fault::DieAt(1_000_000));
+        origin.fail_next(Fault::FlipAt(2_900_000));
+        assert_eq!(edge.get(&blob_path("a", &blob)).await.body, None);
+        edge.settle().await;
+    }
+    let asked = sibling.seen(&Method::GET, "/blobs/");
+    assert!(asked.len() > 1, "{asked:?}");
+    edge.stop().await;
+}
+
 #[tokio::test]
 async fn a_sibling_that_hardly_brings_anything_is_left_for_the_origin() {
     let (origin, sibling) = (ScriptedOrigin::start().await, ScriptedOrigin::start().await);

@@ -160,11 +160,6 @@ impl Disk {
         self.list(Folder::Downloads)
     }
 
-    /// Deletes a partial that is not open.
-    pub fn remove_partial(&self, digest: &Digest, lane: Lane) -> io::Result<()> {
-        durable::remove(&self.path(Key::Download(digest, lane)))
-    }
-
     /// Makes a partial durable, seals it and gives it its name; the caller has hashed every byte of it.
     ///
     /// Readers of the partial go on reading the same file.

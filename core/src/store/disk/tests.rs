@@ -152,7 +152,7 @@ fn a_partial_can_be_opened_while_leftovers_are_deleted() {
     thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                disk.remove_partial(&digest, Lane::default()).unwrap();
+                durable::remove(&disk.path(Key::Download(&digest, Lane::default()))).unwrap();
                 // Now and then: one that does nothing else deletes it each time.
                 thread::sleep(Duration::from_millis(1));
             }
