@@ -26,6 +26,8 @@ pub struct BreakerConfig {
 pub struct Breaker {
     config: BreakerConfig,
     state: State,
+    /// How many probes in a row failed alone.
+    alone: u32,
 }
 
 /// Whether a request may go.
@@ -49,6 +51,9 @@ enum State {
     Probing { until: Instant, rest: Duration },
 }
 
+/// How many probes in a row may fail alone.
+const ALONE_MAX: u32 = 16;
+
 // === impl Breaker ===
 
 impl Breaker {
@@ -57,6 +62,7 @@ impl Breaker {
         Self {
             config,
             state: State::Closed { failures: 0 },
+            alone: 0,
         }
     }
 
@@ -85,6 +91,7 @@ impl Breaker {
 
     /// Reports an answer.
     pub const fn succeeded(&mut self) {
+        self.alone = 0;
         if !matches!(self.state, State::Told { .. }) {
             self.state = State::Closed { failures: 0 };
         }
@@ -104,9 +111,10 @@ impl Breaker {
     }
 
     /// Reports what says of a probe that what it asked for cannot be had, and little of anything else: the next one goes as soon
-    /// as the first one did.
+    /// as the first one did, unless that has happened too often.
     pub fn failed_alone(&mut self, now: Instant) {
-        if matches!(self.state, State::Probing { .. }) {
+        if matches!(self.state, State::Probing { .. }) && self.alone < ALONE_MAX {
+            self.alone += 1;
             self.state = open(now, self.config.min_rest);
         } else {
             self.failed(now);
@@ -234,12 +242,14 @@ mod tests {
     fn a_probe_that_failed_alone_lengthens_no_rest() {
         let mut now = Instant::now();
         let mut breaker = opened(now);
-        for _ in 0..3 {
+        for _ in 0..=ALONE_MAX {
             assert_eq!(breaker.ask(now), Permit::Rest(CONFIG.min_rest));
             now += CONFIG.min_rest;
             assert_eq!(breaker.ask(now), Permit::Go);
             breaker.failed_alone(now);
         }
+        // So many say something of all.
+        assert_eq!(breaker.ask(now), Permit::Rest(2 * CONFIG.min_rest));
         breaker.succeeded();
         for _ in 0..CONFIG.failures {
             assert_eq!(breaker.ask(now), Permit::Go);

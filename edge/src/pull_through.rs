@@ -141,7 +141,15 @@ impl PullThrough {
 
     /// Answers a client.
     pub fn call(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + use<> {
-        self.0.service.clone().call(request)
+        self.0.service.clone().call(request, false)
+    }
+
+    /// Answers an edge that asks for an upstream: one that shows what it has, by `If-None-Match`, is not kept waiting.
+    pub fn call_for_edge(
+        &self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Response<Body>> + use<> {
+        self.0.service.clone().call(request, true)
     }
 
     /// Answers an operator.

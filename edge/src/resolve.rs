@@ -49,6 +49,8 @@ pub struct Resolver {
     absent: Absent,
     /// Tags that could not be asked for a moment ago, because they are refused.
     refused: Absent,
+    /// How long what could not be answered is not asked for again.
+    absent_for: Duration,
     /// The largest manifest that is kept, in bytes.
     manifest_bytes_max: u64,
 }
@@ -104,6 +106,7 @@ impl Resolver {
             refreshes: Coalesce::new(tasks.clone()),
             absent: Absent::new(absent_for),
             refused: Absent::new(absent_for),
+            absent_for,
             manifest_bytes_max,
         }
     }
@@ -205,27 +208,23 @@ impl Resolver {
         &self,
         repo: &RepoName,
         tag: Option<(&Tag, Policy)>,
-        (mut asking, Waiting { since, has_another }): (Asking<T>, Waiting),
+        (mut asking, waiting): (Asking<T>, Waiting),
     ) -> Result<(Option<T>, Role), Result<Resolved, OriginError>> {
         let registry = self.registries.of(repo);
         let Some(patience) = registry.patience(repo, Part::Content) else {
             return Ok(asking.answer().await);
         };
         let limit = registry.answer_timeout();
-        if let Some(answered) = asking.answer_in_steps(since, patience).await {
+        if let Some(answered) = asking.answer_in_steps(waiting.since, patience).await {
             return Ok(answered);
         }
+        registry.note_overdue();
         if let Some((tag, policy)) = tag
             && let Some(resolved) = self.last(repo, tag, policy).await
         {
             return Err(Ok(resolved));
         }
-        let end = if has_another {
-            Instant::now()
-        } else {
-            since + limit
-        };
-        timeout_at(end, asking.answer())
+        timeout_at(waiting.until(limit), asking.answer())
             .await
             .map_err(|_elapsed| Err(OriginError::Slow(limit)))
     }
@@ -251,7 +250,8 @@ impl Resolver {
                 Good::For(_) => {
                     let pointed = self.names.tag_in_memory(repo, tag)?;
                     let since = pointed.asked.elapsed_since_start()?;
-                    if !policy.good.is_after(since) {
+                    let is_kept = !pointed.is_stale || since < self.absent_for;
+                    if !policy.good.is_after(since) || !is_kept {
                         return None;
                     }
                     (pointed, pointed.is_stale)
@@ -450,6 +450,15 @@ impl Waiting {
         Self {
             since: Instant::now(),
             has_another: false,
+        }
+    }
+
+    /// Returns until when it waits for what is not here, if it would wait for so long.
+    pub fn until(self, limit: Duration) -> Instant {
+        if self.has_another {
+            Instant::now()
+        } else {
+            self.since + limit
         }
     }
 }

@@ -86,8 +86,8 @@ impl Service {
         })
     }
 
-    /// Answers a request.
-    pub async fn call(self, mut request: Request<Body>) -> Response<Body> {
+    /// Answers a request, of an edge or of anybody else.
+    pub async fn call(self, mut request: Request<Body>, is_of_edge: bool) -> Response<Body> {
         let began = Instant::now();
         let (mut addressed, mut namespace) = match self.address(&request) {
             Ok(addressed) => addressed,
@@ -114,9 +114,8 @@ impl Service {
         let route = &addressed.route;
         let waiting = Waiting {
             since: began,
-            // Who asks the origin for an upstream so is an edge that has kept what it had, and answers with that.
-            has_another: self.0.resolver.registries().is_here()
-                && request.headers().contains_key(IF_NONE_MATCH),
+            // It has kept what it had, and answers with that.
+            has_another: is_of_edge && request.headers().contains_key(IF_NONE_MATCH),
         };
         let way = (hops, waiting);
         let answer = match &addressed.otherwise {
@@ -276,7 +275,7 @@ impl Service {
                             .await,
                     );
                 } else {
-                    drop(listing(&resolver, &route, (&asked, Instant::now())).await);
+                    drop(listing(&resolver, &route, (&asked, Waiting::now())).await);
                 }
             })
         });
@@ -339,7 +338,7 @@ impl Service {
                 if self.0.resolver.registries().upstream(repository).is_some() =>
             {
                 let uri = request.uri().clone();
-                Box::pin(listing(&self.0.resolver, route, (&uri, waiting.since))).await
+                Box::pin(listing(&self.0.resolver, route, (&uri, waiting))).await
             }
             _ => {
                 let request = std::mem::take(request);

@@ -201,10 +201,21 @@ impl Origin {
         match &self.0.peer {
             _ if !is_well => Some([stale_after; 2]),
             Peer::Upstream(_) => Some([stale_after, limit]),
-            Peer::Through(..) if part != Part::Content => Some([stale_after; 2]),
             Peer::Through(..) => Some([limit; 2]),
             Peer::Absent | Peer::Node(_) => None,
         }
+    }
+
+    /// Takes note that a client has waited in vain.
+    pub fn note_overdue(&self) {
+        if self.is_through() {
+            self.0.health.note_overdue();
+        }
+    }
+
+    /// Whether the origin is asked, for an upstream.
+    pub fn is_through(&self) -> bool {
+        matches!(self.0.peer, Peer::Through(..))
     }
 
     /// Returns how many times as long as usual its tags are good, because its quota is running out.
@@ -284,12 +295,12 @@ impl Origin {
             Ok((ManifestAnswer::Manifest(manifest), standing))
         });
         let answer = answer.await;
-        if matches!(self.0.peer, Peer::Through(..)) {
+        if self.is_through() {
             let is_well = match &answer {
                 Ok((_, standing)) => !standing.is_stale,
-                Err(error) => !error.is_silence(),
+                Err(error) => !error.is_silence() || error.is_refusal(),
             };
-            self.0.health.report_behind(is_well);
+            self.0.health.report_behind(&errand.about, is_well);
         }
         answer
     }

@@ -105,7 +105,7 @@ impl Api {
         };
         // Nobody is asked after us.
         request.headers_mut().remove(OUTPORT_HOPS);
-        let mut response = Box::pin(upstreams.call(request)).await;
+        let mut response = Box::pin(upstreams.call_for_edge(request)).await;
         response
             .headers_mut()
             .insert(OUTPORT_UPSTREAM, name.clone());

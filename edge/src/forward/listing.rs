@@ -5,17 +5,19 @@
 //! answered when the upstream cannot be asked, or takes its time.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LINK};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, IF_NONE_MATCH, LINK};
 use http::{HeaderMap, Request, Response, Uri};
 use outport_core::body::Body;
 use outport_core::net::client::Progress;
+use outport_core::oci::digest::Algorithm;
 use outport_core::oci::media::{JSON, OCI_INDEX};
+use outport_core::oci::range::etag;
 use outport_core::oci::reference::RepoName;
 use outport_core::oci::route::Route;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
-use crate::resolve::Resolver;
 use crate::resolve::lists::{LIST_BYTES_MAX, List};
+use crate::resolve::{Resolver, Waiting};
 use crate::served::Served;
 use crate::source::{About, Origin, OriginError, Part, Standing};
 
@@ -34,11 +36,11 @@ struct Question {
     is_referrers: bool,
 }
 
-/// Answers with a list of an upstream, for a client that asks for `asked` and has waited since a time.
+/// Answers with a list of an upstream, for a client that asks for `asked`.
 pub async fn listing(
     resolver: &Resolver,
     route: &Route,
-    (asked, since): (&Uri, Instant),
+    (asked, waiting): (&Uri, Waiting),
 ) -> Result<(Response<Body>, Served), OriginError> {
     let question = Question::new(resolver, route, asked)?;
     let (upstream, is_referrers) = (question.upstream.clone(), question.is_referrers);
@@ -50,14 +52,15 @@ pub async fn listing(
         let (resolver, key) = (resolver.clone(), key.clone());
         async move { question.ask(&resolver, &key, &progress).await }
     });
-    let told = match asking.answer_in_steps(since, patience).await {
-        Some(told) => told,
-        None => match resolver.kept_list(&key, &upstream).await {
-            Some(list) => return answer(list, (&path, is_referrers), Served::Stale),
-            None => timeout_at(since + limit, asking.answer())
-                .await
-                .or(Err(OriginError::Slow(limit)))?,
-        },
+    let told = if let Some(told) = asking.answer_in_steps(waiting.since, patience).await {
+        told
+    } else {
+        upstream.note_overdue();
+        if let Some(list) = resolver.kept_list(&key, &upstream).await {
+            return answer(list, (&path, is_referrers), Served::Stale);
+        }
+        let answered = timeout_at(waiting.until(limit), asking.answer()).await;
+        answered.or(Err(OriginError::Slow(limit)))?
     };
     match told.0.unwrap_or(Err(OriginError::Ending)) {
         Ok(list) => {
@@ -160,6 +163,16 @@ impl Question {
             .target
             .parse()
             .or(Err(OriginError::Nonsense("a path that cannot be written")))?;
+        if self.upstream.is_through()
+            && let Some(kept) = resolver.kept_list(key, &self.upstream).await
+        {
+            // The origin does not keep waiting who has another.
+            let kept = kept.map_or_else(Bytes::new, |list| list.content);
+            let digest = Algorithm::Sha256.digest(&kept);
+            let known = HeaderValue::try_from(etag(&digest));
+            let known = known.or(Err(OriginError::Nonsense("a digest that cannot be said")))?;
+            request.headers_mut().insert(IF_NONE_MATCH, known);
+        }
         let asked = (request, progress);
         let asking = self.upstream.list(&self.about, asked, LIST_BYTES_MAX);
         let told = Box::pin(asking).await;

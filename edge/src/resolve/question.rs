@@ -1,6 +1,7 @@
 //! The question for a manifest, and what becomes of its answer.
 
 use outport_core::net::client::Progress;
+use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 use tokio::time::Instant;
 
@@ -55,7 +56,7 @@ impl Resolver {
             Some(known) => self.local(repo, &known.digest).await,
             None => None,
         };
-        let held_digest = held.as_ref().map(|manifest| manifest.digest);
+        let held_digest = asked.and_then(|asked| asked.shown(held.as_ref()));
         let registry = self.registries.of(repo);
         let answer = registry
             .manifest(repo, reference, held_digest.as_ref(), progress)
@@ -180,6 +181,12 @@ impl Resolver {
 // === impl AskedTag ===
 
 impl AskedTag<'_> {
+    /// Returns the digest of what is here, if that may still be answered with: an origin does not keep waiting for anything else who
+    /// shows it.
+    fn shown(self, held: Option<&Manifest>) -> Option<Digest> {
+        self.last().and(held).map(|manifest| manifest.digest)
+    }
+
     /// Returns where it pointed, if that may still be answered with.
     fn last(self) -> Option<Pointed> {
         let known = self.known?;

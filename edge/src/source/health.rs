@@ -28,8 +28,10 @@ use crate::metrics::OriginMetrics;
 pub(super) struct Health {
     config: BreakerConfig,
     general: Mutex<General>,
-    /// Whether whoever is asked by way of it gave it no answer lately.
-    is_silent_behind: AtomicBool,
+    /// Whether somebody has waited for it in vain, since it last answered.
+    is_overdue: AtomicBool,
+    /// About what whoever is asked by way of it gave it no answer lately.
+    silent_behind: Option<Cache<About, ()>>,
     /// What gave trouble.
     troubled: Option<Cache<About, Arc<Mutex<Breaker>>>>,
     metrics: OriginMetrics,
@@ -97,7 +99,8 @@ impl Health {
                 breaker: Breaker::new(config),
                 silent: Vec::new(),
             }),
-            is_silent_behind: AtomicBool::new(false),
+            is_overdue: AtomicBool::new(false),
+            silent_behind: short_memory(TROUBLED_MAX, TROUBLED_TIME),
             troubled: short_memory(TROUBLED_MAX, TROUBLED_TIME),
             config,
             metrics,
@@ -233,17 +236,28 @@ impl Health {
         is_told || own.unwrap_or_else(|| general.breaker.is_resting(now))
     }
 
-    /// Whether nothing has failed in general, nor about something, nor behind it, since there was an answer.
+    /// Whether nothing has failed in general, nor about something, nor behind it about that, since there was an answer.
     pub(super) fn is_well_for(&self, about: &About) -> bool {
         let has_failed = |own: Arc<Mutex<Breaker>>| own.lock().has_failed();
-        !self.is_silent_behind.load(Ordering::Relaxed)
+        let is_silent_behind = |silent: &Cache<About, ()>| silent.contains_key(about);
+        !self.is_overdue.load(Ordering::Relaxed)
+            && !self.silent_behind.as_ref().is_some_and(is_silent_behind)
             && !self.general.lock().breaker.has_failed()
             && !self.of(about).is_some_and(has_failed)
     }
 
-    /// Takes note of whether whoever is asked by way of it gave it an answer.
-    pub(super) fn report_behind(&self, is_well: bool) {
-        self.is_silent_behind.store(!is_well, Ordering::Relaxed);
+    /// Takes note that somebody has waited in vain for an answer that may come yet.
+    pub(super) fn note_overdue(&self) {
+        self.is_overdue.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes note of whether whoever is asked by way of it gave it an answer about something.
+    pub(super) fn report_behind(&self, about: &About, is_well: bool) {
+        match &self.silent_behind {
+            Some(silent) if is_well => silent.invalidate(about),
+            Some(silent) => silent.insert(about.clone(), ()),
+            None => {}
+        }
     }
 
     /// Whether none may go now.
@@ -256,6 +270,7 @@ impl Health {
         let is_up = {
             let mut general = self.general.lock();
             if is_well {
+                self.is_overdue.store(false, Ordering::Relaxed);
                 general.silent.clear();
                 general.breaker.succeeded();
             } else {

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +20,7 @@ use outport_core::tasks::Tasks;
 use outport_core::telemetry::Metrics;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::origin::{Fault, ScriptedOrigin, TASKS};
@@ -32,6 +34,8 @@ use crate::source::{OUTPORT_HOPS, OUTPORT_UPSTREAM};
 /// What an origin has for upstreams, on a port of its own.
 struct Through {
     address: SocketAddr,
+    /// Whether it takes requests and does not answer.
+    hangs: Arc<AtomicBool>,
     down: CancellationToken,
     _cache: TempDir,
 }
@@ -68,13 +72,15 @@ impl Through {
         let address = listener.local_addr().unwrap();
         let down = CancellationToken::new();
         let server = Server::new("origin", serve::Config::default(), &metrics);
-        let end = down.clone();
+        let hangs = Arc::new(AtomicBool::new(false));
+        let (end, is_hung) = (down.clone(), Arc::clone(&hangs));
         drop(TASKS.spawn("origin", async move {
-            let call = move |request| answer(pulls.clone(), request);
+            let call = move |request| answer(pulls.clone(), request, Arc::clone(&is_hung));
             server.run(listener, call, end).await;
         }));
         Self {
             address,
+            hangs,
             down,
             _cache: cache,
         }
@@ -96,7 +102,14 @@ impl Through {
 }
 
 /// Answers as an origin does.
-async fn answer(pulls: PullThrough, mut request: http::Request<Body>) -> http::Response<Body> {
+async fn answer(
+    pulls: PullThrough,
+    mut request: http::Request<Body>,
+    hangs: Arc<AtomicBool>,
+) -> http::Response<Body> {
+    if hangs.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
     let headers = request.headers_mut();
     headers.remove(OUTPORT_HOPS);
     let name = headers.remove(OUTPORT_UPSTREAM).unwrap();
@@ -104,7 +117,7 @@ async fn answer(pulls: PullThrough, mut request: http::Request<Body>) -> http::R
     if !pulls.asks(&name, &routed.route, &Caller::Anybody) {
         return error_response(&ErrorCode::Unavailable.into());
     }
-    let mut response = pulls.call(request).await;
+    let mut response = pulls.call_for_edge(request).await;
     response.headers_mut().insert(OUTPORT_UPSTREAM, name);
     response
 }
@@ -191,7 +204,7 @@ async fn edges_agree_on_where_a_tag_points_and_go_on_without_either() {
             }
         }
     };
-    tokio::time::timeout(super::PATIENCE, gone).await.unwrap();
+    timeout(super::PATIENCE, gone).await.unwrap();
     first.stop().await;
     second.stop().await;
 }
@@ -302,10 +315,105 @@ async fn an_upstream_that_gets_on_is_waited_for_by_way_of_the_origin() {
     let edge = origin.edge(cache.path(), &set).await;
     let path = "/v2/hub/org/app/manifests/1";
     edge.get(path).await.is(200, &manifest("a"), "fwd=miss");
+    let tags = "/v2/hub/org/app/tags/list";
+    let [before, after] =
+        ["1", "2"].map(|tag| Bytes::from(format!("{{\"name\":\"org/app\",\"tags\":[\"{tag}\"]}}")));
+    upstream.put_list("/v2/org/app/tags/list", &before, "");
+    assert_eq!(edge.get(tags).await.body, Some(before));
+    // What cannot be had of others says nothing of these.
+    upstream.script("/refused/", |_| {
+        let mut refusal = http::Response::new(Body::empty());
+        *refusal.status_mut() = http::StatusCode::FORBIDDEN;
+        refusal
+    });
+    upstream.delay("/silent/", Duration::from_hours(1));
+    for repo in ["refused", "silent"] {
+        let path = format!("/v2/hub/{repo}/a/manifests/1");
+        let asking = edge.get(&path);
+        drop(timeout(Duration::from_millis(1500), asking).await);
+    }
     upstream.put_manifest("org/app", "1", &manifest("b"));
-    upstream.delay("/", Duration::from_millis(600));
+    upstream.put_list("/v2/org/app/tags/list", &after, "");
+    upstream.delay("/org/", Duration::from_millis(600));
     edge.get(path).await.is(200, &manifest("b"), "fwd=miss");
+    assert_eq!(edge.get(tags).await.body, Some(after));
     edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_hung_origin_is_waited_for_once_for_what_is_here() {
+    const LIMIT: Duration = Duration::from_secs(2);
+    let upstream = ScriptedUpstream::start().await;
+    let image = manifest("a");
+    let origin = Through::start(&upstream).await;
+    let cache = TempDir::new().unwrap();
+    let set = [
+        "upstreams.tags_fresh_for=0s",
+        "upstreams.answer_timeout=2s",
+        "upstreams.question_timeout=1h",
+    ];
+    let edge = origin.edge(cache.path(), &set).await;
+    let path = |tag: &str| format!("/v2/hub/org/app/manifests/{tag}");
+    for tag in ["1", "2"] {
+        upstream.put_manifest("org/app", tag, &image);
+        edge.get(&path(tag)).await.is(200, &image, "fwd=miss");
+    }
+    origin.hangs.store(true, Ordering::Relaxed);
+    let soon = Duration::ZERO..LIMIT / 2;
+    for (tag, expected) in [("1", LIMIT..2 * LIMIT), ("1", soon.clone()), ("2", soon)] {
+        let began = Instant::now();
+        let answer = edge.get(&path(tag)).await;
+        let took = began.elapsed();
+        answer.is(200, &image, "fwd=stale; detail=origin-unreachable");
+        assert!(expected.contains(&took), "{tag} {took:?}");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn who_has_nothing_to_answer_with_does_not_say_so() {
+    let upstream = ScriptedUpstream::start().await;
+    let image = manifest("a");
+    upstream.put_manifest("org/app", "1", &image);
+    let cache = TempDir::new().unwrap();
+    let set = ["upstreams.tags_fresh_for=0s", "upstreams.stale_if_error=0s"];
+    let path = "/v2/hub/org/app/manifests/1";
+    let origin = Through::start_with(&upstream, &set).await;
+    let edge = origin.edge(cache.path(), &set).await;
+    edge.get(path).await.is(200, &image, "fwd=miss");
+    edge.stop().await;
+    // One that has never had it.
+    let origin = Through::start_with(&upstream, &set).await;
+    let edge = origin.edge(cache.path(), &set).await;
+    upstream.delay("/", Duration::from_millis(400));
+    edge.get(path).await.is(200, &image, "fwd=miss");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_origin_calls_stale_is_asked_for_again_before_long() {
+    let upstream = ScriptedUpstream::start().await;
+    upstream.put_manifest("org/app", "1", &manifest("a"));
+    let origin = Through::start_with(&upstream, &["upstreams.tags_fresh_for=0s"]).await;
+    let caches = [(); 2].map(|()| TempDir::new().unwrap());
+    let set = ["upstreams.tags_fresh_for=1h", "upstreams.absent_for=1ms"];
+    let first = origin.edge(caches[0].path(), &set).await;
+    let second = origin.edge(caches[1].path(), &set).await;
+    let path = "/v2/hub/org/app/manifests/1";
+    first.get(path).await.is(200, &manifest("a"), "fwd=miss");
+    upstream.behave(Behaviour::Status(500));
+    let answer = second.get(path).await;
+    answer.is(200, &manifest("a"), "fwd=stale; detail=origin-unreachable");
+    upstream.put_manifest("org/app", "1", &manifest("b"));
+    upstream.behave(Behaviour::Well);
+    let moved = async {
+        while second.get(path).await.body != Some(manifest("b")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(super::PATIENCE, moved).await.unwrap();
+    first.stop().await;
+    second.stop().await;
 }
 
 /// The origin does not have the edge wait that could answer with what it has; where the edge asks, nobody knows why it waits.
