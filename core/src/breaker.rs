@@ -26,7 +26,7 @@ pub struct BreakerConfig {
 pub struct Breaker {
     config: BreakerConfig,
     state: State,
-    /// How many probes in a row failed alone.
+    /// How many probes failed alone since the last answer.
     alone: u32,
 }
 
@@ -51,7 +51,7 @@ enum State {
     Probing { until: Instant, rest: Duration },
 }
 
-/// How many probes in a row may fail alone.
+/// How many probes may fail alone until there is an answer.
 const ALONE_MAX: u32 = 16;
 
 // === impl Breaker ===
@@ -111,7 +111,7 @@ impl Breaker {
     }
 
     /// Reports what says of a probe that what it asked for cannot be had, and little of anything else: the next one goes as soon
-    /// as the first one did, unless that has happened too often.
+    /// as the first one did, unless that has happened too often since there was an answer.
     pub fn failed_alone(&mut self, now: Instant) {
         if matches!(self.state, State::Probing { .. }) && self.alone < ALONE_MAX {
             self.alone += 1;

@@ -206,10 +206,12 @@ impl Origin {
         }
     }
 
-    /// Takes note that a client has waited in vain.
-    pub fn note_overdue(&self) {
-        if self.is_through() {
-            self.0.health.note_overdue();
+    /// Takes note that a client has waited in vain for an answer about a part of a repository.
+    pub fn note_overdue(&self, repo: &RepoName, part: Part) {
+        if self.is_through()
+            && let Ok(remote) = self.remote(repo)
+        {
+            self.0.health.note_overdue(&About::new(remote, part));
         }
     }
 
@@ -295,11 +297,15 @@ impl Origin {
             Ok((ManifestAnswer::Manifest(manifest), standing))
         });
         let answer = answer.await;
-        if self.is_through() {
-            let is_well = match &answer {
-                Ok((_, standing)) => !standing.is_stale,
-                Err(error) => !error.is_silence() || error.is_refusal(),
-            };
+        let is_well = match &answer {
+            Ok((_, standing)) => Some(!standing.is_stale),
+            Err(error) if error.is_refusal() => None,
+            Err(OriginError::Later(_) | OriginError::Sick(_)) => Some(false),
+            Err(_) => None,
+        };
+        if let Some(is_well) = is_well
+            && self.is_through()
+        {
             self.0.health.report_behind(&errand.about, is_well);
         }
         answer

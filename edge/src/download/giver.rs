@@ -21,6 +21,8 @@ pub(super) struct Giver {
     pub(super) kind: SourceKind,
     /// Which of several nodes it is.
     answerer: Option<Answerer>,
+    /// Whether it has broken off in the middle.
+    has_broken_off: bool,
 }
 
 // === impl Fill ===
@@ -86,6 +88,7 @@ impl Fill<'_> {
         let giver = Giver {
             kind,
             answerer: blob.answerer.clone(),
+            has_broken_off: false,
         };
         Ok((blob, giver))
     }
@@ -112,6 +115,10 @@ impl Fill<'_> {
 
     /// Takes note that a source broke off in the middle.
     pub(super) fn broke_off(&self, giver: &Giver) {
+        let mut gave = self.gave.lock();
+        for known in gave.iter_mut().filter(|known| known.kind == giver.kind) {
+            known.has_broken_off = true;
+        }
         if giver.kind == SourceKind::Sibling {
             self.has_sick_sibling.store(true, Ordering::Relaxed);
         }
@@ -121,9 +128,10 @@ impl Fill<'_> {
     pub(super) fn blame(&self) {
         let sources = &self.parts.sources;
         let gave = std::mem::take(&mut *self.gave.lock());
-        for Giver { kind, answerer } in gave {
+        for giver in gave {
+            let Giver { kind, answerer, .. } = giver;
             // One that breaks off has found out itself: it never gives the end of what is wrong.
-            if kind == SourceKind::Sibling && self.has_sick_sibling.load(Ordering::Relaxed) {
+            if kind == SourceKind::Sibling && giver.has_broken_off {
                 sources.count_mismatch(self.repo);
                 continue;
             }

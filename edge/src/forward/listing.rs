@@ -45,8 +45,9 @@ pub async fn listing(
     let question = Question::new(resolver, route, asked)?;
     let (upstream, is_referrers) = (question.upstream.clone(), question.is_referrers);
     let (key, path) = (question.key(), question.path_here(asked));
+    let (local, part) = (question.local.clone(), question.about.part());
     let limit = upstream.answer_timeout();
-    let patience = upstream.patience(&question.local, question.about.part());
+    let patience = upstream.patience(&local, part);
     let patience = patience.unwrap_or([limit; 2]);
     let mut asking = resolver.lists().join(key.clone(), |progress| {
         let (resolver, key) = (resolver.clone(), key.clone());
@@ -55,7 +56,7 @@ pub async fn listing(
     let told = if let Some(told) = asking.answer_in_steps(waiting.since, patience).await {
         told
     } else {
-        upstream.note_overdue();
+        upstream.note_overdue(&local, part);
         if let Some(list) = resolver.kept_list(&key, &upstream).await {
             return answer(list, (&path, is_referrers), Served::Stale);
         }

@@ -1,7 +1,6 @@
 //! The question for a manifest, and what becomes of its answer.
 
 use outport_core::net::client::Progress;
-use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::{Reference, RepoName, Tag};
 use tokio::time::Instant;
 
@@ -42,22 +41,15 @@ impl Resolver {
             return answer;
         }
         let (since, links) = (Instant::now(), self.names.moment_of_links(repo));
-        let mut asked = None;
-        if let Some((tag, policy)) = policy {
-            let moment = self.names.moment_of_tag(repo, tag);
-            asked = Some(AskedTag {
-                tag,
-                policy,
-                moment,
-                known: self.names.tag(repo, tag).await,
-            });
-        }
+        let asked = self.known_of(repo, policy).await;
         let held = match asked.and_then(|asked| asked.known) {
             Some(known) => self.local(repo, &known.digest).await,
             None => None,
         };
-        let held_digest = asked.and_then(|asked| asked.shown(held.as_ref()));
         let registry = self.registries.of(repo);
+        // An origin does not keep waiting, for anything else, who shows what it may still answer with.
+        let is_shown = !registry.is_through() || asked.and_then(AskedTag::last).is_some();
+        let held_digest = held.as_ref().filter(|_| is_shown).map(|held| held.digest);
         let answer = registry
             .manifest(repo, reference, held_digest.as_ref(), progress)
             .await;
@@ -99,6 +91,21 @@ impl Resolver {
             self.learn_tag(repo, asked, (&manifest, standing), since);
         }
         Ok(Resolved::standing(manifest, served, standing))
+    }
+
+    /// Returns what is known of a tag before it is asked for.
+    async fn known_of<'a>(
+        &self,
+        repo: &RepoName,
+        tag: Option<(&'a Tag, Policy)>,
+    ) -> Option<AskedTag<'a>> {
+        let (tag, policy) = tag?;
+        Some(AskedTag {
+            tag,
+            policy,
+            moment: self.names.moment_of_tag(repo, tag),
+            known: self.names.tag(repo, tag).await,
+        })
     }
 
     /// Returns where a tag pointed that was frozen since it was asked for, if it has moved.
@@ -181,12 +188,6 @@ impl Resolver {
 // === impl AskedTag ===
 
 impl AskedTag<'_> {
-    /// Returns the digest of what is here, if that may still be answered with: an origin does not keep waiting for anything else who
-    /// shows it.
-    fn shown(self, held: Option<&Manifest>) -> Option<Digest> {
-        self.last().and(held).map(|manifest| manifest.digest)
-    }
-
     /// Returns where it pointed, if that may still be answered with.
     fn last(self) -> Option<Pointed> {
         let known = self.known?;

@@ -239,16 +239,23 @@ impl Health {
     /// Whether nothing has failed in general, nor about something, nor behind it about that, since there was an answer.
     pub(super) fn is_well_for(&self, about: &About) -> bool {
         let has_failed = |own: Arc<Mutex<Breaker>>| own.lock().has_failed();
-        let is_silent_behind = |silent: &Cache<About, ()>| silent.contains_key(about);
         !self.is_overdue.load(Ordering::Relaxed)
-            && !self.silent_behind.as_ref().is_some_and(is_silent_behind)
+            && !self.is_silent_behind(about)
             && !self.general.lock().breaker.has_failed()
             && !self.of(about).is_some_and(has_failed)
     }
 
-    /// Takes note that somebody has waited in vain for an answer that may come yet.
-    pub(super) fn note_overdue(&self) {
-        self.is_overdue.store(true, Ordering::Relaxed);
+    /// Takes note that somebody has waited in vain for an answer about something, which may come yet; that there may be none because
+    /// of who is asked by way of it is known already.
+    pub(super) fn note_overdue(&self, about: &About) {
+        if !self.is_silent_behind(about) {
+            self.is_overdue.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn is_silent_behind(&self, about: &About) -> bool {
+        let silent = self.silent_behind.as_ref();
+        silent.is_some_and(|silent| silent.contains_key(about))
     }
 
     /// Takes note of whether whoever is asked by way of it gave it an answer about something.
@@ -362,6 +369,22 @@ mod tests {
             health.report_for(&about, outcome);
         }
         began.elapsed()
+    }
+
+    #[test]
+    fn one_that_is_silent_behind_it_says_nothing_of_others() {
+        let health = health();
+        let (silent, other) = (about(0), about(1));
+        // Until the origin says why, it may be the origin.
+        health.note_overdue(&silent);
+        assert!(!health.is_well_for(&other));
+        health.report(true);
+        health.report_behind(&silent, false);
+        assert!(health.is_well_for(&other) && !health.is_well_for(&silent));
+        health.note_overdue(&silent);
+        assert!(health.is_well_for(&other));
+        health.report_behind(&silent, true);
+        assert!(health.is_well_for(&silent));
     }
 
     #[tokio::test(start_paused = true)]

@@ -420,18 +420,21 @@ async fn an_upstream_that_lies_about_a_length_is_believed_by_nobody_else() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_lies_spoils_no_download_that_it_joins() {
+async fn an_upstream_that_lies_spoils_no_download_of_another() {
     let both = Both::new().await;
     both.upstream.script("/blobs/", lying);
-    // So slow that somebody else is asked.
+    // So that it is under way for long enough.
     both.origin.allow(1000);
     let own = blob_path("team/app", &both.blob);
     let begun = both.edge.begin(Method::GET, &own, &[]).await;
     let theirs = blob_path("hub/org/app", &both.blob);
     let theirs = both.edge.begin(Method::GET, &theirs, &[]).await;
-    while both.upstream.count("GET", "/blobs/") < 2 {
-        tokio::task::yield_now().await;
-    }
+    let asked = async {
+        while both.upstream.count("GET", "/blobs/") < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(super::PATIENCE, asked).await.unwrap();
     both.origin.allow(u64::MAX);
     assert!(begun.finish().await.body.as_ref() == Some(&both.blob));
     theirs.leave();

@@ -385,6 +385,21 @@ async fn only_what_the_upstream_says_is_not_there_is_not_there() {
     rig.edge.stop().await;
 }
 
+/// What quotas count is only asked for when it has changed.
+#[tokio::test]
+async fn what_may_not_stand_in_is_asked_about_by_head_all_the_same() {
+    let rig = Rig::new(&["upstreams.stale_if_error=0s"]).await;
+    let image = manifest("a");
+    rig.upstream.put_manifest("org/app", "1", &image);
+    for _ in 0..3 {
+        let answer = rig.edge.get("/v2/hub/org/app/manifests/1").await;
+        assert_eq!(answer.body, Some(image.clone()));
+    }
+    assert_eq!(rig.upstream.count("GET", "/manifests/"), 1);
+    assert_eq!(rig.upstream.count("HEAD", "/manifests/"), 2);
+    rig.edge.stop().await;
+}
+
 #[tokio::test]
 async fn a_tag_that_moved_there_moves_here() {
     let rig = Rig::new(&[]).await;
