@@ -1,8 +1,8 @@
 //! Bringing a blob in: one download per digest and registry, which every request for it there follows.
 //!
 //! What: [`Downloads`] starts a task for a digest that is not here, or that its registry has not shown to have, or lets a request
-//! join the one under way. The task asks the registry, fills a [`Landing`] and publishes it; requests read the landing each at its own pace. One connection brings a blob
-//! from the front; a reader that waits far ahead, or a long link, gets more of them.
+//! join the one under way. The task asks the registry, fills a [`Landing`] and publishes it; requests read the landing each at
+//! its own pace. One connection brings a blob from the front; a reader that waits far ahead, or a long link, gets more of them.
 //!
 //! Invariants: at most one download per digest and registry (the origin, or an upstream) is under way; it belongs to no request.
 //! What two registries have comes from both when it is asked of both at a time: so neither one that is slow or lies, nor who may

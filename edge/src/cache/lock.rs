@@ -19,7 +19,7 @@ pub struct Locked {
 // === impl Locked ===
 
 impl Locked {
-    /// Locks a directory, unless another edge has it.
+    /// Locks a directory, unless another node has it.
     pub fn take(root: &Path) -> Result<Self, OpenError> {
         let locked = File::open(root).and_then(|directory| match directory.try_lock() {
             Ok(()) => Ok(directory),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::Method;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::origin::{Fault, ScriptedOrigin};
@@ -17,7 +18,7 @@ const NODES: usize = 3;
 struct Region {
     origin: Arc<ScriptedOrigin>,
     edges: Vec<RunningEdge>,
-    caches: Vec<tempfile::TempDir>,
+    caches: Vec<TempDir>,
 }
 
 impl Region {
@@ -151,13 +152,39 @@ async fn an_owner_that_dies_costs_nothing_but_speed() {
     region.stop().await;
 }
 
+/// An edge with a sibling that does as it is told.
+struct Beside {
+    origin: Arc<ScriptedOrigin>,
+    sibling: Arc<ScriptedOrigin>,
+    edge: RunningEdge,
+    _cache: TempDir,
+}
+
+impl Beside {
+    async fn with(set: &[&str]) -> Self {
+        let (origin, sibling) = (ScriptedOrigin::start().await, ScriptedOrigin::start().await);
+        let cache = TempDir::new().unwrap();
+        let url = format!("sibling.0.url=http://{}", sibling.address);
+        let beside = ["name=node-0", "sibling.0.name=node-1", &url];
+        let set = [&beside[..], set].concat();
+        let edge = RunningEdge::start(cache.path(), origin.address, &set).await;
+        Self {
+            origin,
+            sibling,
+            edge,
+            _cache: cache,
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_sibling_that_breaks_off_again_and_again_is_given_up() {
-    let (origin, sibling) = (ScriptedOrigin::start().await, ScriptedOrigin::start().await);
-    let cache = tempfile::tempdir().unwrap();
-    let url = format!("sibling.0.url=http://{}", sibling.address);
-    let set = ["name=node-0", "sibling.0.name=node-1", &url];
-    let edge = RunningEdge::start(cache.path(), origin.address, &set).await;
+    let Beside {
+        origin,
+        sibling,
+        edge,
+        _cache,
+    } = Beside::with(&[]).await;
     // Of several, some are the sibling's.
     for seed in 0..8 {
         let blob = content(3_000_000, 100 + seed);
@@ -178,11 +205,12 @@ async fn a_sibling_that_breaks_off_again_and_again_is_given_up() {
 /// It breaks off itself when it sees that what it brought is wrong.
 #[tokio::test]
 async fn a_sibling_that_broke_off_is_not_blamed_for_wrong_bytes() {
-    let (origin, sibling) = (ScriptedOrigin::start().await, ScriptedOrigin::start().await);
-    let cache = tempfile::tempdir().unwrap();
-    let url = format!("sibling.0.url=http://{}", sibling.address);
-    let set = ["name=node-0", "sibling.0.name=node-1", &url];
-    let edge = RunningEdge::start(cache.path(), origin.address, &set).await;
+    let Beside {
+        origin,
+        sibling,
+        edge,
+        _cache,
+    } = Beside::with(&[]).await;
     for seed in 0..8 {
         let blob = content(3_000_000, 300 + seed);
         for node in [&origin, &sibling] {
@@ -200,16 +228,12 @@ async fn a_sibling_that_broke_off_is_not_blamed_for_wrong_bytes() {
 
 #[tokio::test]
 async fn a_sibling_that_hardly_brings_anything_is_left_for_the_origin() {
-    let (origin, sibling) = (ScriptedOrigin::start().await, ScriptedOrigin::start().await);
-    let cache = tempfile::tempdir().unwrap();
-    let url = format!("sibling.0.url=http://{}", sibling.address);
-    let set = [
-        "name=node-0",
-        "sibling.0.name=node-1",
-        &url,
-        "siblings.stall_timeout=1h",
-    ];
-    let edge = RunningEdge::start(cache.path(), origin.address, &set).await;
+    let Beside {
+        origin,
+        sibling,
+        edge,
+        _cache,
+    } = Beside::with(&["siblings.stall_timeout=1h"]).await;
     sibling.allow(100_000);
     // Of several, some are the sibling's.
     for seed in 0..8 {

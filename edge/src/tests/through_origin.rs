@@ -299,6 +299,21 @@ async fn what_the_origin_holds_is_served_and_as_old_as_it_is() {
     second.stop().await;
 }
 
+/// Returns an edge that has pulled what a path leads to, and an origin that never has.
+async fn pulled_before(
+    path: &str,
+    upstream: &ScriptedUpstream,
+    (cache, set): (&Path, &[&str]),
+) -> (Through, RunningEdge) {
+    let before = Through::start_with(upstream, set).await;
+    let edge = before.edge(cache, set).await;
+    assert_eq!(edge.get(path).await.status, 200);
+    edge.stop().await;
+    let origin = Through::start_with(upstream, set).await;
+    let edge = origin.edge(cache, set).await;
+    (origin, edge)
+}
+
 /// Which takes longer than anybody waits for a step, and is none that an edge sees.
 #[tokio::test]
 async fn an_upstream_that_gets_on_is_waited_for_by_way_of_the_origin() {
@@ -378,13 +393,7 @@ async fn who_has_nothing_to_answer_with_does_not_say_so() {
     let cache = TempDir::new().unwrap();
     let set = ["upstreams.tags_fresh_for=0s", "upstreams.stale_if_error=0s"];
     let path = "/v2/hub/org/app/manifests/1";
-    let origin = Through::start_with(&upstream, &set).await;
-    let edge = origin.edge(cache.path(), &set).await;
-    edge.get(path).await.is(200, &image, "fwd=miss");
-    edge.stop().await;
-    // One that has never had it.
-    let origin = Through::start_with(&upstream, &set).await;
-    let edge = origin.edge(cache.path(), &set).await;
+    let (_origin, edge) = pulled_before(path, &upstream, (cache.path(), &set)).await;
     upstream.delay("/", Duration::from_millis(400));
     edge.get(path).await.is(200, &image, "fwd=miss");
     edge.stop().await;
@@ -425,13 +434,7 @@ async fn nobody_waits_for_what_the_origin_waits_for_in_vain() {
     let cache = TempDir::new().unwrap();
     let set = ["upstreams.tags_fresh_for=0s"];
     let path = "/v2/hub/org/app/manifests/1";
-    let origin = Through::start_with(&upstream, &set).await;
-    let edge = origin.edge(cache.path(), &set).await;
-    edge.get(path).await.is(200, &image, "fwd=miss");
-    edge.stop().await;
-    // One that has never had it.
-    let origin = Through::start_with(&upstream, &set).await;
-    let edge = origin.edge(cache.path(), &set).await;
+    let (_origin, edge) = pulled_before(path, &upstream, (cache.path(), &set)).await;
     upstream.behave(Behaviour::Silent);
     for _ in 0..3 {
         let began = Instant::now();

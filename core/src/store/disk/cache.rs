@@ -3,7 +3,8 @@
 //! Everything here blocks for as long as the file system does, so long calls ([`Disk::publish`], [`Disk::entries`],
 //! [`BlobFile::verify`]) belong on a blocking thread.
 //!
-//! Invariant: at most one [`Partial`] of a digest and a lane is open at a time, in any process; it is locked like a session's file.
+//! Invariant: at most one [`Partial`] of a digest and a lane is open at a time, in any process; it is locked like a session's
+//! file.
 //! Crash: a partial stays, whatever had been written to it, and is found by [`Disk::partials`]; its bytes are durable only
 //! up to the last [`Partial::sync`], and nothing is known about holes in them.
 
