@@ -37,7 +37,7 @@ use outport_core::oci::range::etag;
 use outport_core::oci::reference::{Reference, RepoName};
 use outport_core::oci::route::Fetch;
 use outport_core::upstream::{Definition, Redirected, Upstream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use self::answer::{IncomingBlob, Manifest, ManifestAnswer, Span, Standing};
 pub use self::error::{OriginError, Refusal};
@@ -189,20 +189,31 @@ impl Origin {
     /// Returns how long a client that can be answered with what was said before waits for each step towards an answer about a
     /// part of a repository, and for all of them; none: as long as the question goes on.
     ///
-    /// Who has failed since the last answer is not waited for long. Else one that answers in several steps, each of them soon,
-    /// is: or a tag that is seldom pulled, for which a token is needed first, would always be what it was before. An origin is
-    /// for as long as a question may take, however far it is: it says soon that an upstream does not answer, to who asks for what
-    /// has changed.
+    /// Only who is well and has taken its time lately is waited for longer than for one step, while each comes soon: or a tag that
+    /// is seldom pulled, for which a token is needed first, would always be what it was before at an upstream that is far away.
+    /// An origin that is, or asks who is, for as long as a question may take: it says soon that an upstream does not answer, to
+    /// who asks for what has changed.
     pub fn patience(&self, repo: &RepoName, part: Part) -> Option<[Duration; 2]> {
         let TagConfig { stale_after, .. } = self.0.config.tags;
         let limit = self.0.config.answer_timeout;
         let about = self.remote(repo).map(|remote| About::new(remote, part));
         let is_well = about.is_ok_and(|about| self.0.health.is_well_for(&about));
+        let is_slow = self.0.health.is_slow(part);
         match &self.0.peer {
             _ if !is_well => Some([stale_after; 2]),
-            Peer::Upstream(_) => Some([stale_after, limit]),
-            Peer::Through(..) => Some([limit; 2]),
             Peer::Absent | Peer::Node(_) => None,
+            Peer::Upstream(_) if is_slow => Some([stale_after, limit]),
+            Peer::Upstream(_) => Some([stale_after; 2]),
+            Peer::Through(..) if is_slow => Some([limit; 2]),
+            // So that the origin can say for whom it waits before it is taken for the one that does not answer.
+            Peer::Through(..) => Some([stale_after * 5 / 4; 2]),
+        }
+    }
+
+    /// Takes note of how long an answer about a part of a repository took that is no stand-in for one.
+    fn note_took(&self, part: Part, took: Duration) {
+        if took > self.0.config.tags.stale_after {
+            self.0.health.note_slow(part);
         }
     }
 
@@ -272,6 +283,7 @@ impl Origin {
             about: About::content(self.remote(repo)?),
             progress: progress.clone(),
         };
+        let asked = Instant::now();
         let answer = self.in_question_time(&errand, async {
             let remote = &errand.about.repo;
             if let (Some(known), Some(_)) = (known, self.definition())
@@ -308,6 +320,9 @@ impl Origin {
         {
             self.0.health.report_behind(&errand.about, is_well);
         }
+        if answer.is_ok() && is_well == Some(true) {
+            self.note_took(Part::Content, asked.elapsed());
+        }
         answer
     }
 
@@ -339,6 +354,7 @@ impl Origin {
             about: about.clone(),
             progress: progress.clone(),
         };
+        let asked = Instant::now();
         self.in_question_time(errand, async {
             let response = self.answer(errand, request).await?;
             let is_redirected = response.extensions().get::<Redirected>().is_some();
@@ -357,6 +373,9 @@ impl Origin {
             )))?;
             if !is_object(&list) {
                 return Err(OriginError::Nonsense("something that is no list"));
+            }
+            if !Standing::of(&head.headers).is_stale {
+                self.note_took(about.part, asked.elapsed());
             }
             Ok((head.headers, list))
         })

@@ -32,6 +32,8 @@ pub(super) struct Health {
     is_overdue: AtomicBool,
     /// About what whoever is asked by way of it gave it no answer lately.
     silent_behind: Option<Cache<About, ()>>,
+    /// The parts of repositories about which questions that were answered took their time lately.
+    slow: Option<Cache<Part, ()>>,
     /// What gave trouble.
     troubled: Option<Cache<About, Arc<Mutex<Breaker>>>>,
     metrics: OriginMetrics,
@@ -89,6 +91,13 @@ struct General {
 const TROUBLED_MAX: u64 = 10_000;
 const TROUBLED_TIME: Duration = Duration::from_mins(10);
 
+/// For how long an answer that took its time says that others will: longer than registries let tokens and connections live, as the
+/// question that needs new ones is the slow one.
+const SLOW_TIME: Duration = Duration::from_hours(1);
+
+/// How many parts there are to a repository.
+const PARTS: u64 = 3;
+
 // === impl Health ===
 
 impl Health {
@@ -101,6 +110,7 @@ impl Health {
             }),
             is_overdue: AtomicBool::new(false),
             silent_behind: short_memory(TROUBLED_MAX, TROUBLED_TIME),
+            slow: short_memory(PARTS, SLOW_TIME),
             troubled: short_memory(TROUBLED_MAX, TROUBLED_TIME),
             config,
             metrics,
@@ -251,6 +261,19 @@ impl Health {
         if !self.is_silent_behind(about) {
             self.is_overdue.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Takes note that an answer about such a part took its time.
+    pub(super) fn note_slow(&self, part: Part) {
+        if let Some(slow) = &self.slow {
+            slow.insert(part, ());
+        }
+    }
+
+    /// Whether an answer about such a part took its time lately.
+    pub(super) fn is_slow(&self, part: Part) -> bool {
+        let slow = self.slow.as_ref();
+        slow.is_some_and(|slow| slow.contains_key(&part))
     }
 
     fn is_silent_behind(&self, about: &About) -> bool {

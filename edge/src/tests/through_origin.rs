@@ -320,6 +320,7 @@ async fn an_upstream_that_gets_on_is_waited_for_by_way_of_the_origin() {
     let upstream = ScriptedUpstream::start().await;
     upstream.ask_for_tokens(None);
     upstream.put_manifest("org/app", "1", &manifest("a"));
+    upstream.delay("/org/", Duration::from_millis(600));
     let set = [
         "upstreams.tags_fresh_for=0s",
         "upstreams.stale_after=1s",
@@ -349,7 +350,6 @@ async fn an_upstream_that_gets_on_is_waited_for_by_way_of_the_origin() {
     }
     upstream.put_manifest("org/app", "1", &manifest("b"));
     upstream.put_list("/v2/org/app/tags/list", &after, "");
-    upstream.delay("/org/", Duration::from_millis(600));
     edge.get(path).await.is(200, &manifest("b"), "fwd=miss");
     assert_eq!(edge.get(tags).await.body, Some(after));
     edge.stop().await;
@@ -373,6 +373,10 @@ async fn a_hung_origin_is_waited_for_once_for_what_is_here() {
         upstream.put_manifest("org/app", tag, &image);
         edge.get(&path(tag)).await.is(200, &image, "fwd=miss");
     }
+    // That it is quick for the other is no reason to wait for less.
+    upstream.delay("/manifests/3", Duration::from_millis(300));
+    upstream.put_manifest("org/app", "3", &image);
+    edge.get(&path("3")).await.is(200, &image, "fwd=miss");
     origin.hangs.store(true, Ordering::Relaxed);
     let soon = Duration::ZERO..LIMIT / 2;
     for (tag, expected) in [("1", LIMIT..2 * LIMIT), ("1", soon.clone()), ("2", soon)] {
@@ -381,6 +385,28 @@ async fn a_hung_origin_is_waited_for_once_for_what_is_here() {
         let took = began.elapsed();
         answer.is(200, &image, "fwd=stale; detail=origin-unreachable");
         assert!(expected.contains(&took), "{tag} {took:?}");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_origin_that_was_quick_is_not_waited_for_when_it_hangs() {
+    let upstream = ScriptedUpstream::start().await;
+    let image = manifest("a");
+    upstream.put_manifest("org/app", "1", &image);
+    let origin = Through::start(&upstream).await;
+    let cache = TempDir::new().unwrap();
+    let set = ["upstreams.tags_fresh_for=0s", "upstreams.stale_after=100ms"];
+    let edge = origin.edge(cache.path(), &set).await;
+    let path = "/v2/hub/org/app/manifests/1";
+    edge.get(path).await.is(200, &image, "fwd=miss");
+    origin.hangs.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let began = Instant::now();
+        let answer = edge.get(path).await;
+        let took = began.elapsed();
+        answer.is(200, &image, "fwd=stale; detail=origin-unreachable");
+        assert!(took < STALE_MAX, "{took:?}");
     }
     edge.stop().await;
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use self::scripted::{Behaviour, ScriptedUpstream};
 use super::{Answer, RunningEdge, content, sha256};
@@ -419,12 +419,33 @@ async fn an_upstream_that_gets_on_is_waited_for() {
     let rig = Rig::new(&set).await;
     rig.upstream.ask_for_tokens(None);
     rig.upstream.put_manifest("org/app", "1", &manifest("a"));
+    rig.upstream.delay("/", Duration::from_millis(600));
     let path = "/v2/hub/org/app/manifests/1";
     rig.edge.get(path).await.is(200, &manifest("a"), "fwd=miss");
     rig.upstream.put_manifest("org/app", "1", &manifest("b"));
-    rig.upstream.delay("/", Duration::from_millis(600));
     // By HEAD, and then by GET.
     rig.edge.get(path).await.is(200, &manifest("b"), "fwd=miss");
+    rig.edge.stop().await;
+}
+
+/// And says a little of what it is asked before it falls silent.
+#[tokio::test]
+async fn an_upstream_that_was_quick_is_waited_for_once_and_not_for_each_step() {
+    let set = ["upstreams.stale_after=1s", "upstreams.answer_timeout=30s"];
+    let rig = Rig::new(&set).await;
+    rig.upstream.put_manifest("org/app", "1", &manifest("a"));
+    let path = "/v2/hub/org/app/manifests/1";
+    rig.edge.get(path).await.is(200, &manifest("a"), "fwd=miss");
+    rig.upstream.put_manifest("org/app", "1", &manifest("b"));
+    rig.upstream.delay("/", Duration::from_millis(800));
+    let (answer, took) = rig.timed(path).await;
+    answer.is(200, &manifest("a"), "fwd=stale; detail=origin-unreachable");
+    assert!(took < Duration::from_millis(1600), "{took:?}");
+    // It was not silent, as turns out behind that, and is waited for from then on.
+    let moved = async { while rig.edge.get(path).await.body != Some(manifest("b")) {} };
+    timeout(super::PATIENCE, moved).await.unwrap();
+    rig.upstream.put_manifest("org/app", "1", &manifest("c"));
+    rig.edge.get(path).await.is(200, &manifest("c"), "fwd=miss");
     rig.edge.stop().await;
 }
 
