@@ -13,6 +13,7 @@
 //! from the directory.
 
 mod aside;
+mod changes;
 pub mod index;
 pub mod lock;
 mod relief;
@@ -39,9 +40,10 @@ use tokio::time::Instant;
 
 use crate::metrics::CacheMetrics;
 use crate::names::Names;
-use index::{Change, Index, Standing};
+use changes::Naming;
+use index::{Index, Standing};
 use lock::Locked;
-use table::{Admission, Home, Table, Trust};
+use table::{Home, Table, Trust};
 
 /// The cached blobs and manifests; cheap to clone.
 #[derive(Clone, Debug)]
@@ -86,6 +88,8 @@ struct Inner {
     /// Whether the directory has to be compared with the table yet.
     standing: Standing,
     checks_per_second: u64,
+    /// Held while what a file is called and what the table says of it are made to agree.
+    naming: Naming,
     open: moka::sync::Cache<Digest, BlobFile>,
     contents: moka::sync::Cache<Digest, Bytes>,
     filling: Mutex<Breaker>,
@@ -122,6 +126,7 @@ impl Cache {
             index,
             standing: loaded.standing,
             checks_per_second: config.checks_per_second,
+            naming: Naming::default(),
             open: moka::sync::Cache::new(config.open_files),
             contents: moka::sync::Cache::builder()
                 .max_capacity(config.memory_bytes)
@@ -170,9 +175,11 @@ impl Cache {
             Ok(Some((_, blob))) if blob.file.metadata().is_ok_and(|file| file.len() == size) => {
                 Some((blob, Trust::Unverified))
             }
-            Ok(found) => {
-                tracing::warn!(%digest, expected_bytes = size, is_there = found.is_some(), "cached file cut off or gone, forgotten");
-                self.forget(digest).await;
+            Ok(_) => {
+                let (cache, owned) = (self.clone(), *digest);
+                spawn_blocking(move || cache.forget_missing(&owned))
+                    .await
+                    .ok();
                 None
             }
             Err(error) => {
@@ -315,94 +322,6 @@ impl Cache {
     /// Returns the files of interrupted downloads, and of those under way. Blocks.
     pub fn partials(&self) -> Vec<Entry> {
         self.0.disk.partials().flatten().collect()
-    }
-
-    /// Makes a file whose bytes hash to its digest durable, and takes it in. Blocks.
-    ///
-    /// A blob that is too large for the cache is deleted; whoever has it open can go on.
-    pub fn publish(&self, partial: &Partial, size: u64, home: Home) -> io::Result<()> {
-        let digest = *partial.digest();
-        // What lies behind it is the download's.
-        partial.truncate(size)?;
-        // There may be no room on the disk before.
-        if !self.settle(|table| table.make_room(size)) {
-            tracing::info!(digest = %digest, size_bytes = size, "blob is too large for the cache, not kept");
-            return partial.discard();
-        }
-        let blob = self.0.disk.publish(partial)?;
-        // Of one that was there before.
-        self.0.open.invalidate(&digest);
-        let is_kept = self.settle(|table| {
-            let admission = table.admit(digest, size, home);
-            if admission != Admission::TooLarge {
-                let admitted = Change::Admitted { digest, size, home };
-                self.0.index.note(admitted);
-            }
-            admission
-        });
-        if is_kept {
-            self.keep_open(&digest, &blob);
-        } else {
-            // What is pinned has grown meanwhile.
-            self.delete(&[digest]);
-        }
-        self.0.filling.lock().succeeded();
-        Ok(())
-    }
-
-    /// Carries out a decision of the table, and says whether it admits.
-    fn settle(&self, decide: impl FnOnce(&mut Table) -> Admission) -> bool {
-        let evicted = {
-            let mut table = self.0.table.lock();
-            let Admission::Admitted { evicted } = decide(&mut table) else {
-                return false;
-            };
-            self.note_removed(&evicted);
-            evicted
-        };
-        self.0.metrics.evictions.inc_by(evicted.len() as u64);
-        self.delete(&evicted);
-        self.count();
-        self.0.index.flush();
-        true
-    }
-
-    /// Takes note of what left the table, which is still locked.
-    fn note_removed(&self, digests: &[Digest]) {
-        for digest in digests {
-            self.0.index.note(Change::Removed(*digest));
-        }
-    }
-
-    /// Forgets and deletes a blob.
-    pub async fn forget(&self, digest: &Digest) {
-        {
-            let mut table = self.0.table.lock();
-            table.remove(digest);
-            self.note_removed(&[*digest]);
-        }
-        let (cache, digest) = (self.clone(), *digest);
-        spawn_blocking(move || {
-            cache.delete(&[digest]);
-            cache.count();
-            cache.0.index.flush();
-        })
-        .await
-        .ok();
-    }
-
-    /// Deletes what the table no longer has, with everything that hangs on it. Blocks.
-    fn delete(&self, digests: &[Digest]) {
-        for digest in digests {
-            self.0.open.invalidate(digest);
-            self.0.contents.invalidate(digest);
-            if let Err(error) = self.0.disk.remove_blob(digest) {
-                tracing::warn!(digest = %digest, error = %error, "evicted file not deleted");
-            }
-        }
-        // What is deleted takes room until nobody has it open.
-        self.0.open.run_pending_tasks();
-        self.0.names.forget(digests.to_vec());
     }
 
     fn count(&self) {

@@ -9,8 +9,15 @@ use outport_core::store::disk::{BlobFile, Entry};
 use super::Cache;
 
 impl Cache {
-    /// Takes a damaged blob out of service. Blocks.
-    pub fn condemn(&self, digest: &Digest) {
+    /// Takes a blob out of service whose file was found damaged, unless it has another by now: that one was hashed when it
+    /// came. Blocks.
+    pub fn condemn_file(&self, digest: &Digest, blob: &BlobFile) {
+        let _naming = self.0.naming.of(digest);
+        // One of which that cannot be told goes: it can be had again.
+        if !self.0.disk.is_current(digest, blob).unwrap_or(true) {
+            tracing::info!(%digest, "damaged file was replaced or deleted meanwhile");
+            return;
+        }
         tracing::warn!(%digest, "cached file is damaged, put aside");
         self.0.metrics.damaged.inc();
         {
@@ -24,17 +31,6 @@ impl Cache {
             tracing::warn!(%digest, %error, "damaged file not put aside");
         }
         self.count();
-    }
-
-    /// Takes a blob out of service whose file was found damaged, unless it has another by now: that one was hashed when it
-    /// came. Blocks.
-    pub fn condemn_file(&self, digest: &Digest, blob: &BlobFile) {
-        // One of which that cannot be told goes: it can be had again.
-        if self.0.disk.is_current(digest, blob).unwrap_or(true) {
-            self.condemn(digest);
-        } else {
-            tracing::info!(%digest, "damaged file was replaced or deleted meanwhile");
-        }
     }
 
     /// Returns the damaged files that were put aside. Blocks.

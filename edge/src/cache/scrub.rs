@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
     use crate::cache::table::Home;
-    use crate::cache::tests::open;
+    use crate::cache::tests::{lose, open};
     use outport_core::location::key::Lane;
 
     const SIZE: usize = PIECE_BYTES + 1;
@@ -214,7 +214,7 @@ mod tests {
         // It rests after the first piece, for as many seconds as that has bytes.
         let begun = timeout(Duration::from_secs(1), &mut hashing).await;
         assert!(begun.is_err());
-        cache.forget(&digest).await;
+        lose(&cache, &digest);
         publish(&cache);
         hashing.await.unwrap();
         assert!(cache.has(&digest));

@@ -37,6 +37,18 @@ fn try_open(root: &TempDir, capacity_bytes: u64) -> Result<Cache, OpenError> {
     Cache::open(locked, config, names, CacheMetrics::default())
 }
 
+/// Takes a blob for damaged that is here.
+pub(crate) fn condemn(cache: &Cache, digest: &Digest) {
+    let blob = cache.0.disk.open_blob(digest).unwrap().unwrap();
+    cache.condemn_file(digest, &blob);
+}
+
+/// Loses the file of a blob.
+pub(crate) fn lose(cache: &Cache, digest: &Digest) {
+    cache.0.disk.remove_blob(digest).unwrap();
+    cache.forget_missing(digest);
+}
+
 fn content(number: u8) -> Vec<u8> {
     vec![number; 100]
 }
@@ -113,7 +125,7 @@ async fn what_comes_in_behind_a_good_end_does_not_make_it_a_bad_one() {
     (0..3).for_each(|number| publish(&cache, number));
     cache.clone().close().await;
     publish(&cache, 3);
-    cache.forget(&digest(2)).await;
+    lose(&cache, &digest(2));
     drop(cache);
 
     let cache = open(&root, 10_000);
@@ -218,17 +230,33 @@ async fn a_cache_that_is_tended_forgets_no_more_than_the_last_minutes() {
 }
 
 #[tokio::test]
+async fn what_is_back_before_its_file_is_gone_stays() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 10_000);
+    publish(&cache, 0);
+    cache.0.table.lock().remove(&digest(0));
+    publish(&cache, 0);
+    cache.delete(&[digest(0)]);
+    assert!(is_here(&cache, 0).await);
+    // Somebody found it gone in between.
+    cache.forget_missing(&digest(0));
+    assert!(is_here(&cache, 0).await);
+    std::fs::remove_file(path(&root, 0)).unwrap();
+    assert!(!is_here(&cache, 0).await && !cache.has(&digest(0)));
+}
+
+#[tokio::test]
 async fn what_was_put_aside_goes_first_when_the_disk_is_full() {
     let root = TempDir::new().unwrap();
     let cache = open(&root, 10_000);
     (0..5).for_each(|number| publish(&cache, number));
-    cache.condemn(&digest(0));
+    condemn(&cache, &digest(0));
     let occupied = cache.put_aside()[0].occupied;
     assert!(cache.relieve(occupied));
     assert_eq!(cache.put_aside(), []);
     assert_eq!(cache.0.table.lock().len(), 4);
 
-    cache.condemn(&digest(1));
+    condemn(&cache, &digest(1));
     // One blob besides.
     assert!(cache.relieve(occupied + 100));
     assert_eq!(cache.put_aside(), []);

@@ -129,7 +129,7 @@ fn superfluous(
 mod tests {
     use super::*;
     use crate::cache::table::Home;
-    use crate::cache::tests::open;
+    use crate::cache::tests::{condemn, open};
     use outport_core::oci::digest::Algorithm;
 
     fn kept(kind: Kind, number: u8, occupied: u64, age_hours: u64) -> (Kind, Entry) {
@@ -185,7 +185,7 @@ mod tests {
             let size = content.len() as u64;
             cache.publish(&partial, size, Home::Here).unwrap();
             // As it is when it rots without a trace: sealed, so its time of modification says nothing.
-            cache.condemn(&digest);
+            condemn(&cache, &digest);
         }
         let digest = Algorithm::Sha256.digest(b"interrupted");
         let partial = cache.partial(&digest, Lane::of("hub")).unwrap();

@@ -16,6 +16,7 @@ use super::origin::{MANIFEST_TYPE, ScriptedOrigin};
 use super::upstreams::scripted::ScriptedUpstream;
 use super::upstreams::{Rig, UNAVAILABLE_MAX, manifest};
 use super::{RunningEdge, blob_path, content, sha256};
+use crate::cache::tests::lose;
 
 fn answer(status: u16, ty: Option<&str>, body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());
@@ -471,7 +472,7 @@ async fn a_frozen_tag_stays_when_its_manifest_is_gone_from_here() {
     assert_eq!(rig.edge.operate(Method::POST, purge).await.status, 412);
     assert_eq!(rig.edge.get(path).await.body, Some(good.clone()));
     // As when it has been evicted.
-    rig.edge.cache.forget(&sha256(&good)).await;
+    lose(&rig.edge.cache, &sha256(&good));
     assert_eq!(rig.edge.get(path).await.body, Some(good.clone()));
     assert_eq!(
         rig.edge.operate(Method::DELETE, "/frozen").await.status,

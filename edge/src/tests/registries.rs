@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::upstreams::Rig;
 use super::upstreams::scripted::{Behaviour, ScriptedUpstream};
 use super::{PATIENCE, blob_path, content, sha256};
+use crate::cache::tests::lose;
 
 /// An edge with a second upstream beside the one called `hub`.
 struct Two {
@@ -158,7 +159,7 @@ async fn a_liar_spoils_nothing_of_another() {
             }
             assert_eq!(two.rig.upstream.count("GET", "/blobs/"), round, "{lie:?}");
             drop(begun);
-            two.rig.edge.cache.forget(&sha256(&two.blob)).await;
+            lose(&two.rig.edge.cache, &sha256(&two.blob));
             if matches!(lie, Lie::Slow) {
                 break;
             }
