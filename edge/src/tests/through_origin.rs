@@ -94,6 +94,8 @@ impl Through {
                 "upstream.0.url=http://127.0.0.1:1",
                 "upstreams.min_rest=1ms",
                 "upstreams.max_rest=1ms",
+                // This machine may have other things to do.
+                "upstreams.stale_after=2s",
             ],
             set,
         ];
@@ -364,6 +366,7 @@ async fn a_hung_origin_is_waited_for_once_for_what_is_here() {
     let cache = TempDir::new().unwrap();
     let set = [
         "upstreams.tags_fresh_for=0s",
+        "upstreams.stale_after=200ms",
         "upstreams.answer_timeout=2s",
         "upstreams.question_timeout=1h",
     ];
