@@ -9,7 +9,6 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, IF_NON
 use http::{HeaderMap, Request, Response, Uri};
 use outport_core::body::Body;
 use outport_core::net::client::Progress;
-use outport_core::oci::digest::Algorithm;
 use outport_core::oci::media::{JSON, OCI_INDEX};
 use outport_core::oci::range::etag;
 use outport_core::oci::reference::RepoName;
@@ -165,11 +164,9 @@ impl Question {
             .parse()
             .or(Err(OriginError::Nonsense("a path that cannot be written")))?;
         if self.upstream.is_through()
-            && let Some(kept) = resolver.kept_list(key, &self.upstream).await
+            && let Some(digest) = resolver.kept_list_digest(key, &self.upstream).await
         {
             // The origin does not keep waiting who has another.
-            let kept = kept.map_or_else(Bytes::new, |list| list.content);
-            let digest = Algorithm::Sha256.digest(&kept);
             let known = HeaderValue::try_from(etag(&digest));
             let known = known.or(Err(OriginError::Nonsense("a digest that cannot be said")))?;
             request.headers_mut().insert(IF_NONE_MATCH, known);

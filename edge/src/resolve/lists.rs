@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use http::HeaderValue;
 use outport_core::clock;
-use outport_core::oci::digest::Algorithm;
+use outport_core::oci::digest::{Algorithm, Digest};
 
 use super::Resolver;
 use crate::coalesce::Coalesce;
@@ -57,12 +57,7 @@ impl Resolver {
 
     /// Returns what is known of a list, unless it was asked for too long ago; within, none when there was none.
     pub async fn kept_list(&self, path: &str, upstream: &Origin) -> Option<Option<List>> {
-        let listed = self.names.list(path).await?;
-        let age = clock::now().duration_since(listed.asked);
-        let policy = upstream.tags().policy;
-        if !policy.if_error.is_after(age.unwrap_or_default()) {
-            return None;
-        }
+        let listed = self.listed(path, upstream).await?;
         let Some(digest) = listed.content else {
             return Some(None);
         };
@@ -74,5 +69,23 @@ impl Resolver {
                 .and_then(|filters| HeaderValue::try_from(filters).ok()),
             is_stale: true,
         }))
+    }
+
+    /// Returns the digest of what is known of a list, as of [`Self::kept_list`]; of nothing when there was none.
+    pub async fn kept_list_digest(&self, path: &str, upstream: &Origin) -> Option<Digest> {
+        let listed = self.listed(path, upstream).await?;
+        let Some(digest) = listed.content else {
+            return Some(Algorithm::Sha256.digest(&[]));
+        };
+        let content = self.cache.content(&digest, LIST_BYTES_MAX).await;
+        content.and(Some(digest))
+    }
+
+    async fn listed(&self, path: &str, upstream: &Origin) -> Option<Listed> {
+        let listed = self.names.list(path).await?;
+        let age = clock::now().duration_since(listed.asked);
+        let policy = upstream.tags().policy;
+        let is_of_use = policy.if_error.is_after(age.unwrap_or_default());
+        is_of_use.then_some(listed)
     }
 }
