@@ -214,11 +214,13 @@ async fn an_upstream_that_gets_on_is_waited_for_by_a_bare_name() {
     let set = ["upstreams.stale_after=1s", "upstreams.answer_timeout=30s"];
     let rig = Rig::with(&set).await;
     let path = "/v2/org/app/manifests/1";
+    // Without a token, and then with one.
+    rig.upstream.ask_for_tokens(None);
+    rig.upstream
+        .delay("/", std::time::Duration::from_millis(600));
     rig.upstream.put_manifest("org/app", "1", &manifest("a"));
     rig.edge.get(path).await.is(200, &manifest("a"), "fwd=miss");
     rig.upstream.put_manifest("org/app", "1", &manifest("b"));
-    rig.upstream
-        .delay("/", std::time::Duration::from_millis(600));
     // By HEAD, and then by GET.
     rig.edge.get(path).await.is(200, &manifest("b"), "fwd=miss");
     rig.edge.stop().await;
