@@ -256,6 +256,11 @@ mod tests {
             breaker.failed_alone(now);
         }
         assert_eq!(breaker.ask(now), Permit::Rest(CONFIG.min_rest));
+        // They are counted from the last answer on.
+        now += CONFIG.min_rest;
+        assert_eq!(breaker.ask(now), Permit::Go);
+        breaker.failed_alone(now);
+        assert_eq!(breaker.ask(now), Permit::Rest(CONFIG.min_rest));
     }
 
     #[test]
