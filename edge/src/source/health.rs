@@ -411,6 +411,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn one_that_is_in_trouble_speaks_for_itself_only() {
+        let health = health();
+        let troubled = about(0);
+        for number in 0..3 {
+            health.permit_for(&about(number)).unwrap();
+            health.report_for(&about(number), Outcome::Silence);
+        }
+        advance(MIN_REST).await;
+        // One of the others is to find out whether all can be asked again.
+        health.permit_for(&about(3)).unwrap();
+        for outcome in [Outcome::Silence, Outcome::Trouble] {
+            health.report_for(&troubled, outcome);
+            let told = health.permit_for(&about(4));
+            assert!(
+                matches!(told, Err(OriginError::Resting(MIN_REST))),
+                "{outcome:?} {told:?}"
+            );
+        }
+        // That it can be had after all is news of all.
+        health.report_for(&troubled, Outcome::Answer);
+        health.permit_for(&about(4)).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn repositories_that_cannot_be_had_keep_nobody_from_others_for_long() {
         let took = asked_one_by_one(&health(), Outcome::Unavailable).await;
         assert_eq!(took, 7 * MIN_REST);
