@@ -1,3 +1,6 @@
+use std::path::PathBuf;
+use std::pin::pin;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::SystemTime;
 
 use outport_core::clock;
@@ -22,6 +25,10 @@ pub(crate) fn open(root: &TempDir, capacity_bytes: u64) -> Cache {
 }
 
 fn try_open(root: &TempDir, capacity_bytes: u64) -> Result<Cache, OpenError> {
+    try_open_with(root, capacity_bytes, 0)
+}
+
+fn try_open_with(root: &TempDir, capacity_bytes: u64, open_files: u64) -> Result<Cache, OpenError> {
     // Of its own: nothing here asks it.
     let directory = TempDir::new().unwrap();
     let (names, _writer) = Names::open(&directory.path().join("names"), NAMES).unwrap();
@@ -29,7 +36,7 @@ fn try_open(root: &TempDir, capacity_bytes: u64) -> Result<Cache, OpenError> {
         scrub_bytes_per_second: 0,
         capacity_bytes,
         memory_bytes: 0,
-        open_files: 0,
+        open_files,
         disk_rest: Duration::ZERO,
         checks_per_second: u64::MAX,
     };
@@ -63,7 +70,7 @@ fn publish(cache: &Cache, number: u8) {
     cache.publish(&partial, 100, Home::Here).unwrap();
 }
 
-fn path(root: &TempDir, number: u8) -> std::path::PathBuf {
+fn path(root: &TempDir, number: u8) -> PathBuf {
     let hex = digest(number).hex();
     root.path()
         .join(format!("blobs/sha256/{}/{hex}", &hex[..2]))
@@ -282,7 +289,8 @@ async fn nothing_goes_for_what_has_no_place_anyway() {
 #[tokio::test]
 async fn a_file_without_a_name_is_not_kept_open() {
     let root = TempDir::new().unwrap();
-    let cache = open(&root, 1 << 20);
+    // That keeps files open.
+    let cache = try_open_with(&root, 1 << 20, 100).unwrap();
     let content = vec![1; 100_000];
     let digest = Algorithm::Sha256.digest(&content);
     let publish = || {
@@ -299,6 +307,35 @@ async fn a_file_without_a_name_is_not_kept_open() {
     publish();
     cache.vouch(&digest, &old);
     assert!(cache.0.disk.is_current(&digest, &served().await).unwrap());
+}
+
+/// Tries to take a directory when it is woken.
+struct Next {
+    root: PathBuf,
+    outcome: Mutex<Option<Result<Locked, OpenError>>>,
+}
+
+impl Wake for Next {
+    fn wake(self: Arc<Self>) {
+        *self.outcome.lock() = Some(Locked::take(&self.root));
+    }
+}
+
+#[test]
+fn who_hears_that_all_has_gone_can_have_the_directory() {
+    let root = TempDir::new().unwrap();
+    let cache = open(&root, 1000);
+    let next = Arc::new(Next {
+        root: root.path().to_owned(),
+        outcome: Mutex::default(),
+    });
+    let waker = Waker::from(Arc::clone(&next));
+    let mut gone = pin!(cache.0.names.closed());
+    let polled = gone.as_mut().poll(&mut Context::from_waker(&waker));
+    assert_eq!(polled, Poll::Pending);
+    drop(cache);
+    // Woken in the midst of it.
+    next.outcome.lock().take().unwrap().unwrap();
 }
 
 #[tokio::test]
