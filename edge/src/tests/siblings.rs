@@ -227,6 +227,30 @@ async fn a_sibling_that_broke_off_is_not_blamed_for_wrong_bytes() {
 }
 
 #[tokio::test]
+async fn a_sibling_that_is_left_is_blamed_for_what_it_gave() {
+    let Beside {
+        origin,
+        sibling,
+        edge,
+        _cache,
+    } = Beside::with(&["siblings.stall_timeout=1h"]).await;
+    sibling.allow(100_000);
+    // Of several, some are the sibling's.
+    for seed in 0..8 {
+        let blob = content(3_000_000, 300 + seed);
+        for node in [&origin, &sibling] {
+            node.put_blob("a", &blob);
+        }
+        origin.fail_next(Fault::FlipAt(2_900_000));
+        assert_eq!(edge.get(&blob_path("a", &blob)).await.body, None);
+        edge.settle().await;
+    }
+    let asked = sibling.seen(&Method::GET, "/blobs/");
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_sibling_that_hardly_brings_anything_is_left_for_the_origin() {
     let Beside {
         origin,
