@@ -450,7 +450,17 @@ async fn what_is_larger_than_the_cache_does_not_come_in_for_nobody() {
         "cache.capacity=1GiB",
     ];
     let rig = Rig::new(&set).await;
-    rig.upstream.script("/blobs/", lying);
+    // And comes fast enough for what could be kept.
+    rig.upstream.script("/blobs/", |_| {
+        let pieces = stream::repeat(Bytes::from(vec![0; 64 << 10])).then(async |piece| {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok(piece)
+        });
+        let mut response = answer(200, None, Body::stream(pieces));
+        let length = 8_000_000_000_000_u64;
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+        response
+    });
     let path = blob_path("hub/org/app", b"endless");
     rig.edge.begin(Method::GET, &path, &[]).await.leave();
     rig.edge.settle().await;
