@@ -114,7 +114,9 @@ async fn answer(
     }
     let headers = request.headers_mut();
     headers.remove(OUTPORT_HOPS);
-    let name = headers.remove(OUTPORT_UPSTREAM).unwrap();
+    let Some(name) = headers.remove(OUTPORT_UPSTREAM) else {
+        return pulls.call(request).await;
+    };
     let routed = Route::parse(request.method(), request.uri()).unwrap();
     if !pulls.asks(&name, &routed.route, &Caller::Anybody) {
         return error_response(&ErrorCode::Unavailable.into());
@@ -476,6 +478,25 @@ async fn nobody_waits_for_what_the_origin_waits_for_in_vain() {
     let answer = edge.get("/v2/hub/org/app/manifests/2").await;
     assert_eq!(answer.status, 503);
     edge.stop().await;
+}
+
+/// A client may show what it has, and not be out for anything but news.
+#[tokio::test]
+async fn only_an_edge_is_spared_the_wait_for_what_it_shows() {
+    let upstream = ScriptedUpstream::start().await;
+    let image = manifest("a");
+    upstream.put_manifest("org/app", "1", &image);
+    upstream.delay("/", Duration::from_millis(400));
+    let origin = Through::start(&upstream).await;
+    let cache = TempDir::new().unwrap();
+    let client = origin.edge(cache.path(), &[]).await;
+    let etag = format!("\"{}\"", sha256(b"before"));
+    let headers = (&[("if-none-match", &*etag)][..], Bytes::new());
+    let path = "/v2/hub/org/app/manifests/1";
+    let asked = client.try_send_to(origin.address, Method::GET, path, headers);
+    let answer = asked.await.unwrap().finish().await;
+    assert_eq!((answer.status.as_u16(), answer.body), (200, Some(image)));
+    client.stop().await;
 }
 
 #[tokio::test]
