@@ -303,15 +303,17 @@ async fn what_the_origin_holds_is_served_and_as_old_as_it_is() {
     second.stop().await;
 }
 
-/// Returns an edge that has pulled what a path leads to, and an origin that never has.
+/// Returns an edge that has pulled what paths lead to, and an origin that never has.
 async fn pulled_before(
-    path: &str,
+    paths: &[&str],
     upstream: &ScriptedUpstream,
     (cache, set): (&Path, &[&str]),
 ) -> (Through, RunningEdge) {
     let before = Through::start_with(upstream, set).await;
     let edge = before.edge(cache, set).await;
-    assert_eq!(edge.get(path).await.status, 200);
+    for path in paths {
+        assert_eq!(edge.get(path).await.status, 200);
+    }
     edge.stop().await;
     let origin = Through::start_with(upstream, set).await;
     let edge = origin.edge(cache, set).await;
@@ -424,7 +426,7 @@ async fn who_has_nothing_to_answer_with_does_not_say_so() {
     let cache = TempDir::new().unwrap();
     let set = ["upstreams.tags_fresh_for=0s", "upstreams.stale_if_error=0s"];
     let path = "/v2/hub/org/app/manifests/1";
-    let (_origin, edge) = pulled_before(path, &upstream, (cache.path(), &set)).await;
+    let (_origin, edge) = pulled_before(&[path], &upstream, (cache.path(), &set)).await;
     upstream.delay("/", Duration::from_millis(400));
     edge.get(path).await.is(200, &image, "fwd=miss");
     edge.stop().await;
@@ -461,18 +463,32 @@ async fn what_the_origin_calls_stale_is_asked_for_again_before_long() {
 async fn nobody_waits_for_what_the_origin_waits_for_in_vain() {
     let upstream = ScriptedUpstream::start().await;
     let image = manifest("a");
-    upstream.put_manifest("org/app", "1", &image);
+    for tag in ["1", "slow"] {
+        upstream.put_manifest("org/app", tag, &image);
+    }
+    let list = Bytes::from_static(b"{\"name\":\"org/app\",\"tags\":[\"1\"]}");
+    for repo in ["app", "slow"] {
+        upstream.put_list(&format!("/v2/org/{repo}/tags/list"), &list, "");
+    }
+    upstream.delay("slow", Duration::from_millis(300));
     let cache = TempDir::new().unwrap();
-    let set = ["upstreams.tags_fresh_for=0s"];
-    let path = "/v2/hub/org/app/manifests/1";
-    let (_origin, edge) = pulled_before(path, &upstream, (cache.path(), &set)).await;
+    let set = ["upstreams.tags_fresh_for=0s", "upstreams.stale_after=200ms"];
+    let paths = ["/v2/hub/org/app/manifests/1", "/v2/hub/org/app/tags/list"];
+    let (_origin, edge) = pulled_before(&paths, &upstream, (cache.path(), &set)).await;
+    // The edge would wait for as long as a question may take.
+    for path in ["app/manifests/slow", "slow/tags/list"] {
+        let answer = edge.get(&format!("/v2/hub/org/{path}")).await;
+        assert_eq!(answer.status, 200);
+    }
     upstream.behave(Behaviour::Silent);
-    for _ in 0..3 {
-        let began = Instant::now();
-        let answer = edge.get(path).await;
-        let took = began.elapsed();
-        answer.is(200, &image, "fwd=stale; detail=origin-unreachable");
-        assert!(took < STALE_MAX, "{took:?}");
+    for (path, expected) in paths.iter().zip([&image, &list]) {
+        for _ in 0..3 {
+            let began = Instant::now();
+            let answer = edge.get(path).await;
+            let took = began.elapsed();
+            answer.is(200, expected, "fwd=stale; detail=origin-unreachable");
+            assert!(took < STALE_MAX, "{path} {took:?}");
+        }
     }
     // Who has nothing waits as ever.
     let answer = edge.get("/v2/hub/org/app/manifests/2").await;
