@@ -22,6 +22,7 @@ mod push_cut;
 mod refused_early;
 mod restart;
 mod s3;
+mod silent_upstream;
 mod spoiled_link;
 mod tidy;
 mod tls;
