@@ -310,6 +310,7 @@ impl Fill<'_> {
             (Ok(()), Ok(())) => match writer.finish() {
                 Ok(()) => {
                     resolver.learn_possession(self.repo, &self.key.digest, size);
+                    parts.sources.note_right(self.repo, &self.key.digest);
                     self.publish(partial, size).await
                 }
                 Err(mismatch) => self.mismatch(&mismatch.to_string(), is_resumed),

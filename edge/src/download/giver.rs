@@ -130,8 +130,8 @@ impl Fill<'_> {
         let gave = std::mem::take(&mut *self.gave.lock());
         for giver in gave {
             let Giver { kind, answerer, .. } = giver;
-            // One that breaks off has found out itself: it never gives the end of what is wrong.
             if kind == SourceKind::Sibling && giver.has_broken_off {
+                sources.suspect_siblings(&self.key.digest);
                 sources.count_mismatch(self.repo);
                 continue;
             }

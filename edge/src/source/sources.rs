@@ -14,9 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
+use moka::sync::Cache;
 use outport_core::net::client::BaseUrl;
 use outport_core::oci::digest::Digest;
 use outport_core::oci::reference::RepoName;
+use outport_core::short_memory::short_memory;
 use tokio::time::timeout;
 
 use super::registries::{Registries, Remote};
@@ -35,6 +37,8 @@ struct Inner {
     ring: Ring,
     siblings: Vec<Origin>,
     overtake_after: Duration,
+    /// Blobs that came wrong when a sibling that gave some of them had broken off: it may have given wrong bytes, or not.
+    suspected: Option<Cache<Digest, ()>>,
 }
 
 /// Another node of the region.
@@ -83,6 +87,10 @@ pub enum Patience {
 const HOPS_TO_SIBLING: HeaderValue = HeaderValue::from_static("1");
 const HOPS_TO_ORIGIN: HeaderValue = HeaderValue::from_static("2");
 
+/// How many blobs are asked for without the siblings because one of them may have given wrong bytes, and for how long.
+const SUSPECTED_MAX: u64 = 10_000;
+const SUSPECTED_TIME: Duration = Duration::from_mins(10);
+
 // === impl Sources ===
 
 impl Sources {
@@ -98,6 +106,7 @@ impl Sources {
             ring,
             siblings,
             overtake_after,
+            suspected: short_memory(SUSPECTED_MAX, SUSPECTED_TIME),
         }))
     }
 
@@ -122,8 +131,10 @@ impl Sources {
         question: Question<'_>,
     ) -> Result<(IncomingBlob, SourceKind), OriginError> {
         let siblings = match question.reach {
-            Reach::Region => self.0.ring.before_own(question.digest),
-            Reach::Origin => Vec::new(),
+            Reach::Region if !self.is_suspected(question.digest) => {
+                self.0.ring.before_own(question.digest)
+            }
+            Reach::Region | Reach::Origin => Vec::new(),
         };
         for index in siblings {
             let mut asking = pin!(self.ask_sibling(&self.0.siblings[index], &question));
@@ -179,6 +190,29 @@ impl Sources {
                 }
             }
         }
+    }
+
+    /// Takes note that a blob came wrong of which a sibling that broke off gave some bytes. One that has found out itself breaks
+    /// off too, and never gives the end of what is wrong. So the blob is asked for without them, and then it is known.
+    pub fn suspect_siblings(&self, digest: &Digest) {
+        if let Some(suspected) = &self.0.suspected {
+            suspected.insert(*digest, ());
+        }
+    }
+
+    /// Takes note that a blob came right: without a sibling, if one was suspected, which is known now to have given wrong bytes.
+    pub fn note_right(&self, repo: &RepoName, digest: &Digest) {
+        if self.is_suspected(digest) {
+            self.distrust(SourceKind::Sibling, repo, digest);
+        }
+        if let Some(suspected) = &self.0.suspected {
+            suspected.invalidate(digest);
+        }
+    }
+
+    fn is_suspected(&self, digest: &Digest) -> bool {
+        let suspected = self.0.suspected.as_ref();
+        suspected.is_some_and(|suspected| suspected.contains_key(digest))
     }
 
     /// Takes note of wrong bytes of what a repository links, whoever gave them.

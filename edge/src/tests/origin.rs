@@ -70,6 +70,8 @@ pub(super) enum Fault {
     DieAt(usize),
     /// The bit of one byte is flipped.
     FlipAt(usize),
+    /// The bit of the first byte is flipped, and the connection breaks after so many.
+    FlipAndDieAt(usize),
     /// So many bytes are left out at the end, and not promised.
     Truncate(usize),
     /// So many bytes are added, and promised.
@@ -328,11 +330,8 @@ impl ScriptedOrigin {
                 (long.into(), Some(length))
             }
             Some(Fault::DieAt(at)) => (blob, Some(at)),
-            Some(Fault::FlipAt(at)) => {
-                let mut wrong = blob.to_vec();
-                wrong[at] ^= 1;
-                (wrong.into(), None)
-            }
+            Some(Fault::FlipAt(at)) => (flipped(&blob, at), None),
+            Some(Fault::FlipAndDieAt(at)) => (flipped(&blob, 0), Some(at)),
             Some(Fault::Truncate(bytes)) => (blob.slice(..blob.len() - bytes), None),
             Some(Fault::Extend(bytes)) => {
                 let long = [&blob[..], &vec![0; bytes]].concat();
@@ -421,6 +420,12 @@ impl Drop for ScriptedOrigin {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn flipped(blob: &[u8], at: usize) -> Bytes {
+    let mut wrong = blob.to_vec();
+    wrong[at] ^= 1;
+    wrong.into()
 }
 
 fn status_answer(status: u16) -> Response<Body> {

@@ -202,7 +202,7 @@ async fn a_sibling_that_breaks_off_again_and_again_is_given_up() {
     edge.stop().await;
 }
 
-/// It breaks off itself when it sees that what it brought is wrong.
+/// It breaks off itself when it sees that what it brought is wrong. Whose that was, the next pull tells.
 #[tokio::test]
 async fn a_sibling_that_broke_off_is_not_blamed_for_wrong_bytes() {
     let Beside {
@@ -247,6 +247,35 @@ async fn a_sibling_that_is_left_is_blamed_for_what_it_gave() {
     }
     let asked = sibling.seen(&Method::GET, "/blobs/");
     assert_eq!(asked.len(), 1, "{asked:?}");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_sibling_that_lies_and_breaks_off_spoils_one_pull() {
+    let Beside {
+        origin,
+        sibling,
+        edge,
+        _cache,
+    } = Beside::with(&[]).await;
+    for _ in 0..100 {
+        sibling.fail_next(Fault::FlipAndDieAt(1_000_000));
+    }
+    let mut spoilt = 0;
+    // Of several, some are the sibling's.
+    for seed in 0..8 {
+        let blob = content(3_000_000, 400 + seed);
+        for node in [&origin, &sibling] {
+            node.put_blob("a", &blob);
+        }
+        let path = blob_path("a", &blob);
+        while edge.get(&path).await.body.as_ref() != Some(&blob) {
+            spoilt += 1;
+            edge.settle().await;
+            assert_eq!(spoilt, 1);
+        }
+    }
+    assert_eq!(spoilt, 1);
     edge.stop().await;
 }
 
