@@ -11,7 +11,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outport_core::net::client::Progress;
+use outport_core::net::client::{Progress, Steps};
 use outport_core::tasks::Tasks;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -145,6 +145,11 @@ impl<V: Clone> Asking<V> {
     pub async fn answer(&mut self) -> (Option<V>, Role) {
         let value = self.answer.wait_for(Option::is_some).await.ok();
         (value.and_then(|value| value.clone()), self.role)
+    }
+
+    /// Returns how far the question has come.
+    pub fn steps(&self) -> Steps {
+        self.progress.steps()
     }
 
     /// Returns the answer if it is in before somebody has waited for `limit` since a time, and before any step towards it takes

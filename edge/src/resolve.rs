@@ -218,7 +218,7 @@ impl Resolver {
         if let Some(answered) = asking.answer_in_steps(waiting.since, patience).await {
             return Ok(answered);
         }
-        registry.note_overdue(repo, Part::Content);
+        registry.note_overdue(repo, Part::Content, asking.steps());
         if let Some((tag, policy)) = tag
             && let Some(resolved) = self.last(repo, tag, policy).await
         {

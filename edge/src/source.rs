@@ -31,7 +31,7 @@ use http::{HeaderMap, Request, StatusCode};
 use outport_core::access::Access;
 use outport_core::body::Body;
 use outport_core::body::room::Room;
-use outport_core::net::client::{Client, Progress};
+use outport_core::net::client::{Client, Progress, Steps};
 use outport_core::oci::digest::Digest;
 use outport_core::oci::range::etag;
 use outport_core::oci::reference::{Reference, RepoName};
@@ -210,19 +210,41 @@ impl Origin {
         }
     }
 
-    /// Takes note of how long an answer about a part of a repository took that is no stand-in for one.
-    fn note_took(&self, part: Part, took: Duration) {
-        if took > self.0.config.tags.stale_after {
-            self.0.health.note_slow(part);
+    /// Takes note that a client has waited in vain for an answer about a part of a repository, which has come so far.
+    pub fn note_overdue(&self, repo: &RepoName, part: Part, steps: Steps) {
+        let Ok(remote) = self.remote(repo) else {
+            return;
+        };
+        let about = About::new(remote, part);
+        match &self.0.peer {
+            Peer::Absent | Peer::Node(_) => {}
+            // It has answered, and the rest is on its way.
+            Peer::Through(..) if steps.heads > 0 => {}
+            Peer::Through(..) => self.0.health.note_overdue(&about),
+            Peer::Upstream(_) => self.0.health.note_silent(&about, true),
         }
     }
 
-    /// Takes note that a client has waited in vain for an answer about a part of a repository.
-    pub fn note_overdue(&self, repo: &RepoName, part: Part) {
-        if self.is_through()
-            && let Ok(remote) = self.remote(repo)
-        {
-            self.0.health.note_overdue(&About::new(remote, part));
+    /// Takes note of what became of a question that was asked at a time, and of how old the answer is.
+    fn note_answer(
+        &self,
+        Errand { about, progress }: &Errand,
+        asked: Instant,
+        answer: Result<Standing, &OriginError>,
+    ) {
+        let health = &self.0.health;
+        let is_well = match answer {
+            Ok(standing) => !standing.is_stale,
+            Err(error) if error.is_not_found() => true,
+            Err(error) if error.is_refusal() => return,
+            Err(OriginError::Later(_) | OriginError::Sick(_)) if self.is_through() => false,
+            Err(_) => return,
+        };
+        health.note_silent(about, !is_well);
+        let is_slow = asked.elapsed() > self.0.config.tags.stale_after;
+        // What waits for others of our own says nothing of who is asked.
+        if is_well && is_slow && !progress.steps().was_queued {
+            health.note_slow(about.part);
         }
     }
 
@@ -309,20 +331,8 @@ impl Origin {
             Ok((ManifestAnswer::Manifest(manifest), standing))
         });
         let answer = answer.await;
-        let is_well = match &answer {
-            Ok((_, standing)) => Some(!standing.is_stale),
-            Err(error) if error.is_refusal() => None,
-            Err(OriginError::Later(_) | OriginError::Sick(_)) => Some(false),
-            Err(_) => None,
-        };
-        if let Some(is_well) = is_well
-            && self.is_through()
-        {
-            self.0.health.report_behind(&errand.about, is_well);
-        }
-        if answer.is_ok() && is_well == Some(true) {
-            self.note_took(Part::Content, asked.elapsed());
-        }
+        let outcome = answer.as_ref().map(|(_, standing)| *standing);
+        self.note_answer(&errand, asked, outcome);
         answer
     }
 
@@ -355,7 +365,7 @@ impl Origin {
             progress: progress.clone(),
         };
         let asked = Instant::now();
-        self.in_question_time(errand, async {
+        let answer = self.in_question_time(errand, async {
             let response = self.answer(errand, request).await?;
             let is_redirected = response.extensions().get::<Redirected>().is_some();
             if is_page(response.headers()) {
@@ -374,12 +384,12 @@ impl Origin {
             if !is_object(&list) {
                 return Err(OriginError::Nonsense("something that is no list"));
             }
-            if !Standing::of(&head.headers).is_stale {
-                self.note_took(about.part, asked.elapsed());
-            }
             Ok((head.headers, list))
-        })
-        .await
+        });
+        let answer = answer.await;
+        let standing = answer.as_ref().map(|(headers, _)| Standing::of(headers));
+        self.note_answer(errand, asked, standing);
+        answer
     }
 
     /// Bounds how long a question goes on.

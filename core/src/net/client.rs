@@ -305,6 +305,9 @@ impl Client {
     }
 
     async fn permit(&self, url: &BaseUrl) -> Result<OwnedSemaphorePermit, ClientError> {
+        if let Ok(permit) = Arc::clone(&self.inner.requests).try_acquire_owned() {
+            return Ok(permit);
+        }
         let after = self.inner.config.header_timeout;
         let permit = Arc::clone(&self.inner.requests).acquire_owned();
         if let Some(progress) = &self.progress {

@@ -55,7 +55,7 @@ pub async fn listing(
     let told = if let Some(told) = asking.answer_in_steps(waiting.since, patience).await {
         told
     } else {
-        upstream.note_overdue(&local, part);
+        upstream.note_overdue(&local, part, asking.steps());
         if let Some(list) = resolver.kept_list(&key, &upstream).await {
             return answer(list, (&path, is_referrers), Served::Stale);
         }

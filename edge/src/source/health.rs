@@ -28,10 +28,10 @@ use crate::metrics::OriginMetrics;
 pub(super) struct Health {
     config: BreakerConfig,
     general: Mutex<General>,
-    /// Whether somebody has waited for it in vain, since it last answered.
-    is_overdue: AtomicBool,
-    /// About what whoever is asked by way of it gave it no answer lately.
-    silent_behind: Option<Cache<About, ()>>,
+    /// About which parts somebody has waited for it in vain, since it last answered.
+    overdue: [AtomicBool; PARTS],
+    /// About what there was no answer lately, which says nothing of others.
+    silent: Option<Cache<About, ()>>,
     /// The parts of repositories about which questions that were answered took their time lately.
     slow: Option<Cache<Part, ()>>,
     /// What gave trouble.
@@ -91,12 +91,12 @@ struct General {
 const TROUBLED_MAX: u64 = 10_000;
 const TROUBLED_TIME: Duration = Duration::from_mins(10);
 
-/// For how long an answer that took its time says that others will: longer than registries let tokens and connections live, as the
-/// question that needs new ones is the slow one.
-const SLOW_TIME: Duration = Duration::from_hours(1);
+/// For how long an answer that took its time says that others will: longer than it is between two pulls of what is pulled now and
+/// then, as those need a new connection and a token, and are the slow ones.
+const SLOW_TIME: Duration = Duration::from_hours(7 * 24);
 
 /// How many parts there are to a repository.
-const PARTS: u64 = 3;
+const PARTS: usize = 3;
 
 // === impl Health ===
 
@@ -108,9 +108,9 @@ impl Health {
                 breaker: Breaker::new(config),
                 silent: Vec::new(),
             }),
-            is_overdue: AtomicBool::new(false),
-            silent_behind: short_memory(TROUBLED_MAX, TROUBLED_TIME),
-            slow: short_memory(PARTS, SLOW_TIME),
+            overdue: Default::default(),
+            silent: short_memory(TROUBLED_MAX, TROUBLED_TIME),
+            slow: short_memory(PARTS as u64, SLOW_TIME),
             troubled: short_memory(TROUBLED_MAX, TROUBLED_TIME),
             config,
             metrics,
@@ -246,21 +246,35 @@ impl Health {
         is_told || own.unwrap_or_else(|| general.breaker.is_resting(now))
     }
 
-    /// Whether nothing has failed in general, nor about something, nor behind it about that, since there was an answer.
+    /// Whether nothing has failed in general, nor about something, since there was an answer.
     pub(super) fn is_well_for(&self, about: &About) -> bool {
         let has_failed = |own: Arc<Mutex<Breaker>>| own.lock().has_failed();
-        !self.is_overdue.load(Ordering::Relaxed)
-            && !self.is_silent_behind(about)
-            && !self.general.lock().breaker.has_failed()
+        !self.overdue[about.part as usize].load(Ordering::Relaxed)
+            && !self.is_silent(about)
+            && !self.general.lock().has_failed()
             && !self.of(about).is_some_and(has_failed)
     }
 
     /// Takes note that somebody has waited in vain for an answer about something, which may come yet; that there may be none because
     /// of who is asked by way of it is known already.
     pub(super) fn note_overdue(&self, about: &About) {
-        if !self.is_silent_behind(about) {
-            self.is_overdue.store(true, Ordering::Relaxed);
+        if !self.is_silent(about) {
+            self.overdue[about.part as usize].store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Takes note of whether there was a whole answer about something, if only that says nothing of others.
+    pub(super) fn note_silent(&self, about: &About, is_silent: bool) {
+        match &self.silent {
+            Some(silent) if is_silent => silent.insert(about.clone(), ()),
+            Some(silent) => silent.invalidate(about),
+            None => {}
+        }
+    }
+
+    fn is_silent(&self, about: &About) -> bool {
+        let silent = self.silent.as_ref();
+        silent.is_some_and(|silent| silent.contains_key(about))
     }
 
     /// Takes note that an answer about such a part took its time.
@@ -270,24 +284,10 @@ impl Health {
         }
     }
 
-    /// Whether an answer about such a part took its time lately.
+    /// Whether an answer about such a part took its time lately, or one about content, which is asked for in the same steps.
     pub(super) fn is_slow(&self, part: Part) -> bool {
         let slow = self.slow.as_ref();
-        slow.is_some_and(|slow| slow.contains_key(&part))
-    }
-
-    fn is_silent_behind(&self, about: &About) -> bool {
-        let silent = self.silent_behind.as_ref();
-        silent.is_some_and(|silent| silent.contains_key(about))
-    }
-
-    /// Takes note of whether whoever is asked by way of it gave it an answer about something.
-    pub(super) fn report_behind(&self, about: &About, is_well: bool) {
-        match &self.silent_behind {
-            Some(silent) if is_well => silent.invalidate(about),
-            Some(silent) => silent.insert(about.clone(), ()),
-            None => {}
-        }
+        slow.is_some_and(|slow| slow.contains_key(&part) || slow.contains_key(&Part::Content))
     }
 
     /// Whether none may go now.
@@ -300,7 +300,9 @@ impl Health {
         let is_up = {
             let mut general = self.general.lock();
             if is_well {
-                self.is_overdue.store(false, Ordering::Relaxed);
+                for overdue in &self.overdue {
+                    overdue.store(false, Ordering::Relaxed);
+                }
                 general.silent.clear();
                 general.breaker.succeeded();
             } else {
@@ -332,6 +334,16 @@ impl Health {
         let gauge = |pulls| i64::try_from(pulls).unwrap_or(i64::MAX);
         self.metrics.quota_limit.set(gauge(quota.limit));
         self.metrics.quota_remaining.set(gauge(quota.remaining));
+    }
+}
+
+// === impl General ===
+
+impl General {
+    /// Whether there was a failure since the last answer that may be of more than one repository: silence about one is not, until
+    /// enough others are silent too.
+    const fn has_failed(&self) -> bool {
+        self.breaker.has_failed() && (self.silent.is_empty() || !self.breaker.is_closed())
     }
 }
 
@@ -402,12 +414,31 @@ mod tests {
         health.note_overdue(&silent);
         assert!(!health.is_well_for(&other));
         health.report(true);
-        health.report_behind(&silent, false);
+        health.note_silent(&silent, true);
         assert!(health.is_well_for(&other) && !health.is_well_for(&silent));
         health.note_overdue(&silent);
         assert!(health.is_well_for(&other));
-        health.report_behind(&silent, true);
+        health.note_silent(&silent, false);
         assert!(health.is_well_for(&silent));
+    }
+
+    #[test]
+    fn a_list_that_is_overdue_says_nothing_of_content() {
+        let health = health();
+        let tags = About::new(about(0).repo, Part::Tags);
+        health.note_overdue(&tags);
+        assert!(health.is_well_for(&about(0)) && !health.is_well_for(&tags));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_repository_says_nothing_of_others_until_more_are() {
+        let health = health();
+        for number in 0..3 {
+            assert!(health.is_well_for(&about(9)), "{number}");
+            health.report_for(&about(number), Outcome::Silence);
+            assert!(!health.is_well_for(&about(number)));
+        }
+        assert!(!health.is_well_for(&about(9)));
     }
 
     #[tokio::test(start_paused = true)]

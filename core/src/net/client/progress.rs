@@ -17,6 +17,8 @@ pub struct Steps {
     pub heads: u32,
     /// Whether it waits for others of our own to make room.
     pub is_queued: bool,
+    /// Whether it ever did.
+    pub was_queued: bool,
     connections: u32,
 }
 
@@ -49,6 +51,7 @@ impl Progress {
     pub(super) fn queued(&self, is_queued: bool) {
         self.0.send_if_modified(|steps| {
             steps.is_queued = is_queued;
+            steps.was_queued |= is_queued;
             // Nobody else has done anything.
             false
         });
