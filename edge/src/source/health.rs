@@ -96,7 +96,7 @@ const TROUBLED_TIME: Duration = Duration::from_mins(10);
 const SLOW_TIME: Duration = Duration::from_hours(7 * 24);
 
 /// How many parts there are to a repository.
-const PARTS: usize = 3;
+const PARTS: usize = Part::Referrers as usize + 1;
 
 // === impl Health ===
 

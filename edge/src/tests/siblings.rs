@@ -175,22 +175,24 @@ impl Beside {
             _cache: cache,
         }
     }
+
+    /// Puts a blob where both have it.
+    fn put(&self, seed: u64) -> Bytes {
+        let blob = content(3_000_000, seed);
+        for node in [&self.origin, &self.sibling] {
+            node.put_blob("a", &blob);
+        }
+        blob
+    }
 }
 
 #[tokio::test]
 async fn a_sibling_that_breaks_off_again_and_again_is_given_up() {
-    let Beside {
-        origin,
-        sibling,
-        edge,
-        _cache,
-    } = Beside::with(&[]).await;
+    let beside = Beside::with(&[]).await;
+    let Beside { sibling, edge, .. } = &beside;
     // Of several, some are the sibling's.
     for seed in 0..8 {
-        let blob = content(3_000_000, 100 + seed);
-        for node in [&origin, &sibling] {
-            node.put_blob("a", &blob);
-        }
+        let blob = beside.put(100 + seed);
         for _ in 0..8 {
             sibling.fail_next(Fault::DieAt(100_000));
         }
@@ -199,23 +201,21 @@ async fn a_sibling_that_breaks_off_again_and_again_is_given_up() {
     }
     let asked = sibling.seen(&Method::GET, "/blobs/");
     assert!((1..=8).contains(&asked.len()), "{asked:?}");
-    edge.stop().await;
+    beside.edge.stop().await;
 }
 
 /// It breaks off itself when it sees that what it brought is wrong. Whose that was, the next pull tells.
 #[tokio::test]
 async fn a_sibling_that_broke_off_is_not_blamed_for_wrong_bytes() {
+    let beside = Beside::with(&[]).await;
     let Beside {
         origin,
         sibling,
         edge,
-        _cache,
-    } = Beside::with(&[]).await;
+        ..
+    } = &beside;
     for seed in 0..8 {
-        let blob = content(3_000_000, 300 + seed);
-        for node in [&origin, &sibling] {
-            node.put_blob("a", &blob);
-        }
+        let blob = beside.put(300 + seed);
         sibling.fail_next(Fault::DieAt(1_000_000));
         origin.fail_next(Fault::FlipAt(2_900_000));
         assert_eq!(edge.get(&blob_path("a", &blob)).await.body, None);
@@ -223,51 +223,42 @@ async fn a_sibling_that_broke_off_is_not_blamed_for_wrong_bytes() {
     }
     let asked = sibling.seen(&Method::GET, "/blobs/");
     assert!(asked.len() > 1, "{asked:?}");
-    edge.stop().await;
+    beside.edge.stop().await;
 }
 
 #[tokio::test]
 async fn a_sibling_that_is_left_is_blamed_for_what_it_gave() {
+    let beside = Beside::with(&["siblings.stall_timeout=1h"]).await;
     let Beside {
         origin,
         sibling,
         edge,
-        _cache,
-    } = Beside::with(&["siblings.stall_timeout=1h"]).await;
+        ..
+    } = &beside;
     sibling.allow(100_000);
     // Of several, some are the sibling's.
     for seed in 0..8 {
-        let blob = content(3_000_000, 300 + seed);
-        for node in [&origin, &sibling] {
-            node.put_blob("a", &blob);
-        }
+        let blob = beside.put(300 + seed);
         origin.fail_next(Fault::FlipAt(2_900_000));
         assert_eq!(edge.get(&blob_path("a", &blob)).await.body, None);
         edge.settle().await;
     }
     let asked = sibling.seen(&Method::GET, "/blobs/");
     assert_eq!(asked.len(), 1, "{asked:?}");
-    edge.stop().await;
+    beside.edge.stop().await;
 }
 
 #[tokio::test]
 async fn a_sibling_that_lies_and_breaks_off_spoils_one_pull() {
-    let Beside {
-        origin,
-        sibling,
-        edge,
-        _cache,
-    } = Beside::with(&[]).await;
+    let beside = Beside::with(&[]).await;
+    let Beside { sibling, edge, .. } = &beside;
     for _ in 0..100 {
         sibling.fail_next(Fault::FlipAndDieAt(1_000_000));
     }
     let mut spoilt = 0;
     // Of several, some are the sibling's.
     for seed in 0..8 {
-        let blob = content(3_000_000, 400 + seed);
-        for node in [&origin, &sibling] {
-            node.put_blob("a", &blob);
-        }
+        let blob = beside.put(400 + seed);
         let path = blob_path("a", &blob);
         while edge.get(&path).await.body.as_ref() != Some(&blob) {
             spoilt += 1;
@@ -276,29 +267,22 @@ async fn a_sibling_that_lies_and_breaks_off_spoils_one_pull() {
         }
     }
     assert_eq!(spoilt, 1);
-    edge.stop().await;
+    beside.edge.stop().await;
 }
 
 #[tokio::test]
 async fn a_sibling_that_hardly_brings_anything_is_left_for_the_origin() {
-    let Beside {
-        origin,
-        sibling,
-        edge,
-        _cache,
-    } = Beside::with(&["siblings.stall_timeout=1h"]).await;
+    let beside = Beside::with(&["siblings.stall_timeout=1h"]).await;
+    let Beside { sibling, edge, .. } = &beside;
     sibling.allow(100_000);
     // Of several, some are the sibling's.
     for seed in 0..8 {
-        let blob = content(3_000_000, 200 + seed);
-        for node in [&origin, &sibling] {
-            node.put_blob("a", &blob);
-        }
+        let blob = beside.put(200 + seed);
         let answer = edge.get(&blob_path("a", &blob)).await;
         assert!(answer.body.as_ref() == Some(&blob));
     }
     assert!(!sibling.seen(&Method::GET, "/blobs/").is_empty());
-    edge.stop().await;
+    beside.edge.stop().await;
 }
 
 #[tokio::test]
